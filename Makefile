@@ -1,0 +1,133 @@
+# xrouter: `make run` and `make test` need nothing but git and make on Debian 12.
+
+VERSION := 0.1.0
+BUILD ?= build
+PREFIX ?= /usr/local
+OPT ?= -O2
+WERROR ?=
+
+WARNINGS := -Wall -Wextra -Wno-unused-parameter -Wshadow -Wconversion -Wno-sign-conversion -Wvla \
+  -Wformat=2 -Wundef -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings
+HARDEN := -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection
+CFLAGS = -std=gnu11 -g $(OPT) $(WARNINGS) $(WERROR) $(HARDEN) -fPIE -fvisibility=hidden $(EXTRA_CFLAGS)
+CPPFLAGS = -I. -I$(BUILD) -D_GNU_SOURCE -DXROUTER_VERSION=\"$(VERSION)\" -MMD -MP
+LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack -pthread $(EXTRA_LDFLAGS)
+LDLIBS := -lmicrohttpd -lcurl -lsqlite3 -lcjson -lssl -lcrypto
+
+# What both binaries and the unit tests are made of, in the order of the layers.
+COMMON := $(sort $(wildcard common/*.c))
+USAGE := $(sort $(wildcard usage/*.c))
+PROVIDERS := $(sort $(wildcard providers/*.c))
+ROUTER := $(sort $(wildcard router/*.c))
+GATEWAY := $(sort $(filter-out gateway/main.c,$(wildcard gateway/*.c)))
+CTL := $(sort $(wildcard gateway/ctl/*.c))
+SIM := $(sort $(wildcard tests/sim/*.c))
+UNIT := $(sort $(wildcard tests/unit/test_*.c))
+FUZZ := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+MIGRATIONS := $(sort $(wildcard sql/*.up.sql))
+
+LIB_SRC := $(COMMON) $(USAGE) $(PROVIDERS) $(ROUTER) $(GATEWAY)
+objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
+UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(UNIT))
+BINARIES := $(BUILD)/xrouter $(BUILD)/xrouterctl $(BUILD)/llm-sim
+
+.PHONY: all run test unit integration bench lint asan fuzz clients coverage crash hooks docs install clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(BINARIES)
+
+# Debian packages: only the missing ones are installed, so a second run is offline.
+build/.deps-%: etc/deps.sh
+	@mkdir -p build
+	@etc/deps.sh $*
+	@touch $@
+
+$(BUILD)/%.o: %.c | build/.deps-build
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/usage/migrations.inc: $(MIGRATIONS) sql/embed.sh
+	@mkdir -p $(@D)
+	sh sql/embed.sh $(MIGRATIONS) >$@
+
+$(BUILD)/usage/migrate.o: $(BUILD)/usage/migrations.inc
+
+$(BUILD)/libxrouter.a: $(call objects,$(LIB_SRC))
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/xrouter: $(BUILD)/gateway/main.o $(BUILD)/libxrouter.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/xrouterctl: $(call objects,$(CTL)) $(BUILD)/libxrouter.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/llm-sim: $(call objects,$(SIM)) $(BUILD)/libxrouter.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(BUILD)/libxrouter.a | build/.deps-test
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(BUILD)/tests/unit/test_%.o: tests/unit/test_%.c | build/.deps-test
+
+# The simulator's own rules are tested with its objects beside the library's.
+$(BUILD)/tests/unit/test_sim_%: $(BUILD)/tests/unit/test_sim_%.o \
+  $(filter-out $(BUILD)/tests/sim/main.o,$(call objects,$(SIM))) $(BUILD)/libxrouter.a | build/.deps-test
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+run: all
+	@etc/demo.sh $(BUILD)
+
+test: all $(UNIT_BIN) | build/.deps-test
+	@tests/run.sh $(BUILD) unit integration
+
+unit: $(UNIT_BIN)
+	@tests/run.sh $(BUILD) unit
+
+integration: all | build/.deps-test
+	@tests/run.sh $(BUILD) integration
+
+asan: | build/.deps-test
+	@$(MAKE) --no-print-directory BUILD=build/asan OPT=-O1 HARDEN= \
+	  EXTRA_CFLAGS="-fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	  EXTRA_LDFLAGS="-fsanitize=address,undefined" test
+
+coverage: | build/.deps-coverage
+	@$(MAKE) --no-print-directory BUILD=build/coverage OPT=-O0 HARDEN= EXTRA_CFLAGS=--coverage \
+	  EXTRA_LDFLAGS=--coverage test
+	@lcov --quiet --capture --directory build/coverage --output-file build/coverage/lcov.info
+	@lcov --quiet --extract build/coverage/lcov.info "$(CURDIR)/common/*" "$(CURDIR)/usage/*" \
+	  "$(CURDIR)/providers/*" "$(CURDIR)/router/*" "$(CURDIR)/gateway/*" -o build/coverage/lcov.info
+	@genhtml --quiet --output-directory build/coverage/html build/coverage/lcov.info
+	@lcov --summary build/coverage/lcov.info
+
+lint: $(BUILD)/usage/migrations.inc | build/.deps-build build/.deps-test build/.deps-lint
+	@tests/lint/run.sh
+
+FUZZ_SECONDS ?= 20
+fuzz: $(BUILD)/usage/migrations.inc | build/.deps-build build/.deps-fuzz
+	@tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+bench: all | build/.deps-bench
+	@tests/bench/run.sh $(BUILD)
+
+clients: all | build/.deps-clients
+	@tests/clients/run.sh $(BUILD)
+
+hooks:
+	@install -m 755 tests/lint/hooks/pre-commit "$$(git rev-parse --git-path hooks)/pre-commit"
+	@echo "pre-commit hook installed"
+
+docs: $(BUILD)/xrouter
+	@tests/lint/docs.sh $(BUILD)
+
+install: all
+	install -D -m 755 $(BUILD)/xrouter $(DESTDIR)$(PREFIX)/bin/xrouter
+	install -D -m 755 $(BUILD)/xrouterctl $(DESTDIR)$(PREFIX)/bin/xrouterctl
+	install -D -m 640 etc/xrouter.json $(DESTDIR)/etc/xrouter/xrouter.json
+
+clean:
+	rm -rf build
+
+-include $(patsubst %.c,$(BUILD)/%.d,$(LIB_SRC) gateway/main.c $(CTL) $(SIM) $(UNIT))

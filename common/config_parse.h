@@ -1,0 +1,45 @@
+/* config_parse.h - from text to a config, and where in the text an error is. Private to the config
+ * files. */
+#ifndef XROUTER_COMMON_CONFIG_PARSE_H
+#define XROUTER_COMMON_CONFIG_PARSE_H
+
+#include "common/config.h"
+#include "common/config_node.h"
+#include "common/config_table.h"
+
+struct config_source { /* all borrowed */
+    const char *text;
+    size_t len;
+    const char *file; /* absolute path, "" = none */
+    struct option_context context;
+    bool has_environment; /* XROUTER_... variables count */
+    bool opens_files;     /* certificates are looked at */
+    bool is_encoded;      /* config_encode() wrote it */
+};
+
+int config_parse_source(const struct config_source *source, struct config **out,
+                        struct config_error *e);
+
+/* A parse under way. */
+struct config_parser {
+    const struct config_source *source;
+    const struct node *root;
+    struct config *config;
+    struct config_error *e;
+};
+
+/* Fill the error with a place (NULL: an option that is not in the file) and a sentence; return
+ * -EINVAL. config_fail_name() points at a member's name instead of its value. */
+int config_fail(const struct config_parser *p, const struct node *at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+int config_fail_name(const struct config_parser *p, const struct node *at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* At the option of that path if the file has it, else at the path alone. */
+int config_fail_path(const struct config_parser *p, const char *path, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+int config_fail_memory(const struct config_parser *p); /* -ENOMEM */
+
+/* config_check.c: what one option alone cannot tell, after everything is read. */
+int config_check(const struct config_parser *p);
+
+#endif

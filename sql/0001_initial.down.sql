@@ -1,0 +1,11 @@
+DROP VIEW provider_status_view;
+DROP VIEW usage_hourly_view;
+DROP VIEW usage_attempts_view;
+DROP VIEW usage_view;
+DROP VIEW api_keys_view;
+DROP TABLE provider_status;
+DROP TABLE usage_hourly;
+DROP TABLE usage_attempts;
+DROP TABLE usage;
+DROP TABLE api_keys;
+DROP TABLE meta;

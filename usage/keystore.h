@@ -1,0 +1,48 @@
+/* keystore.h - the API keys: rows of api_keys and, with them, the entries of the key table.
+ *
+ * Usage-writer only. A change is durable and in the key table before the call returns. A database
+ * failure comes back as database_errno()'s -errno, with nothing changed. */
+#ifndef XROUTER_USAGE_KEYSTORE_H
+#define XROUTER_USAGE_KEYSTORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/config.h"
+#include "usage/key_record.h"
+#include "usage/keytable.h"
+#include "usage/ledger.h"
+
+struct keystore { /* all borrowed */
+    struct ledger *ledger;
+    struct keytable_region *table;
+    const struct config *config;
+};
+
+/* Compares the key table's secret with the one the database was first used with; remembers it at
+ * first use. 0, -EKEYREJECTED with a sentence in why, or -errno. */
+int keystore_check_secret(const struct keystore *ks, char why[KEY_WHY_BYTES]);
+
+/* Puts up to max keys with ids above *after into the key table, and moves *after. Returns how many
+ * there were (fewer than max: that was the last), -EUSERS (the table is full) or -errno. */
+int keystore_load(const struct keystore *ks, uint64_t *after, size_t max);
+
+/* Makes a key as *record says (key_record_decode()'s); fills its id and created_at. text is the
+ * only copy of the key's text there will ever be: wipe it. -EEXIST: an active key has that name.
+ * -EUSERS: the key table is full. */
+int keystore_create(const struct keystore *ks, int64_t now_at_ms, struct key_record *record,
+                    char text[KEY_TEXT_BYTES]);
+/* By id, or by the name of a key that is not revoked. 0 or -ENOENT. */
+int keystore_find(const struct keystore *ks, const char *name_or_id, struct key_record *out);
+/* The same, and revokes it; a key that was revoked before stays as it is. */
+int keystore_revoke(const struct keystore *ks, const char *name_or_id, int64_t now_at_ms,
+                    struct key_record *out);
+/* Appends up to max keys with ids above *after (0 at first) as JSON objects with commas between,
+ * and moves *after. Ids, and so the list, are in order of creation. Returns how many or -errno. */
+int keystore_list(const struct keystore *ks, uint64_t *after, size_t max, int64_t now_at_ms,
+                  struct buf *out);
+/* The key's name into out, "" if it has none or there is no such key. 0 or -errno. */
+int keystore_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES]);
+
+#endif

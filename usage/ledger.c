@@ -1,0 +1,404 @@
+#include "usage/ledger.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/error.h"
+#include "usage/keytable.h"
+
+#define HOUR_MS INT64_C(3600000)
+#define ROLLUP_BUCKETS (2 * LEDGER_BATCH_MAX) /* a power of two, never more than half full */
+
+/* One row of usage_hourly in the making. */
+struct rollup {
+    int64_t hour_at_ms;
+    uint64_t key_id;
+    char key_text[KEY_ID_TEXT_BYTES];
+    char model[USAGE_NAME_BYTES];
+    int64_t requests, errors;
+    int64_t tokens_input, tokens_cached, tokens_output;
+    int64_t cost_nano;
+    int64_t last_used_at_ms;
+};
+
+enum statement {
+    ST_BEGIN,
+    ST_COMMIT,
+    ST_INSERT_USAGE,
+    ST_SELECT_USAGE,
+    ST_DELETE_USAGE,
+    ST_INSERT_ATTEMPT,
+    ST_ADD_HOURLY,
+    ST_TOUCH_KEY,
+    ST_COUNT
+};
+
+static const char *const STATEMENTS[ST_COUNT] = {
+    [ST_BEGIN] = "BEGIN IMMEDIATE",
+    [ST_COMMIT] = "COMMIT",
+    /* Not OR IGNORE: that would also swallow rows that a constraint forbids. */
+    [ST_INSERT_USAGE] =
+        "INSERT INTO usage (id, api_key_id, provider, model, tokens_input, tokens_cached,"
+        " tokens_output, cost, created_at, outcome, source, http_status, error, streamed,"
+        " duration_ms, first_byte_ms, price_from, price_input, price_cached_input, price_output,"
+        " price_request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
+        " ?16, ?17, ?18, ?19, ?20, ?21) ON CONFLICT (id) DO NOTHING",
+    [ST_SELECT_USAGE] = "SELECT 1 FROM usage WHERE id = ?1 AND api_key_id = ?2 AND model = ?3"
+                        " AND tokens_input = ?4 AND tokens_cached = ?5 AND tokens_output = ?6"
+                        " AND cost = ?7",
+    [ST_DELETE_USAGE] = "DELETE FROM usage WHERE id = ?1",
+    [ST_INSERT_ATTEMPT] =
+        "INSERT INTO usage_attempts (usage_id, number, provider, model, status, error, started_at,"
+        " duration_ms, tokens_input, tokens_cached, tokens_output)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    [ST_ADD_HOURLY] =
+        "INSERT INTO usage_hourly (hour, api_key_id, model, requests, errors, tokens_input,"
+        " tokens_cached, tokens_output, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        " ON CONFLICT (hour, api_key_id, model) DO UPDATE SET"
+        " requests = requests + excluded.requests, errors = errors + excluded.errors,"
+        " tokens_input = tokens_input + excluded.tokens_input,"
+        " tokens_cached = tokens_cached + excluded.tokens_cached,"
+        " tokens_output = tokens_output + excluded.tokens_output, cost = cost + excluded.cost",
+    [ST_TOUCH_KEY] = "UPDATE api_keys SET last_used_at = ?2"
+                     " WHERE id = ?1 AND coalesce(last_used_at, 0) < ?2",
+};
+
+struct ledger {
+    sqlite3 *db;
+    char *path;
+    sqlite3_stmt *statements[ST_COUNT];
+    unsigned wal_pages;
+    char reason[160];
+    size_t inserted; /* calls since ledger_begin() */
+    size_t rollup_count;
+    uint16_t buckets[ROLLUP_BUCKETS]; /* index in rollups + 1, 0 = empty */
+    struct rollup rollups[LEDGER_BATCH_MAX];
+};
+
+static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    struct ledger *l = arg;
+
+    l->wal_pages = (unsigned)pages;
+    return SQLITE_OK;
+}
+
+static void disconnect(struct ledger *l)
+{
+    for (size_t i = 0; i < ST_COUNT; i++) {
+        sqlite3_finalize(l->statements[i]);
+        l->statements[i] = NULL;
+    }
+    database_close(l->db);
+    l->db = NULL;
+}
+
+static int connect_db(struct ledger *l, bool check, char why[DATABASE_WHY_BYTES])
+{
+    int rc = database_open(l->path, check, &l->db, why);
+
+    if (rc < 0)
+        return rc;
+    sqlite3_wal_hook(l->db, on_wal, l);
+    for (size_t i = 0; i < ST_COUNT && rc == 0; i++)
+        rc = database_prepare(l->db, STATEMENTS[i], &l->statements[i]);
+    if (rc < 0) {
+        snprintf(why, DATABASE_WHY_BYTES, "cannot be used: %s", sqlite3_errmsg(l->db));
+        disconnect(l);
+    }
+    return rc;
+}
+
+int ledger_open(const char *path, struct ledger **out, char why[DATABASE_WHY_BYTES])
+{
+    struct ledger *l = calloc(1, sizeof(*l));
+    int rc = -ENOMEM;
+
+    *out = NULL;
+    snprintf(why, DATABASE_WHY_BYTES, "out of memory");
+    if (l == NULL)
+        return rc;
+    l->path = strdup(path);
+    if (l->path != NULL)
+        rc = connect_db(l, true, why);
+    if (rc < 0) {
+        ledger_close(l);
+        return rc;
+    }
+    *out = l;
+    return 0;
+}
+
+void ledger_close(struct ledger *l)
+{
+    if (l == NULL)
+        return;
+    disconnect(l);
+    free(l->path);
+    free(l);
+}
+
+int ledger_reopen(struct ledger *l)
+{
+    char why[DATABASE_WHY_BYTES];
+
+    disconnect(l);
+    return connect_db(l, false, why);
+}
+
+sqlite3 *ledger_db(struct ledger *l)
+{
+    return l->db;
+}
+
+/* ---- the sums ---- */
+
+static uint64_t rollup_hash(const struct usage_event *e, int64_t hour_at_ms)
+{
+    uint64_t h = UINT64_C(14695981039346656037) ^ e->key_id ^ (uint64_t)hour_at_ms;
+
+    for (const char *p = e->model; *p != '\0'; p++)
+        h = (h ^ (uint8_t)*p) * UINT64_C(1099511628211);
+    return h ^ h >> 32;
+}
+
+static bool rollup_is(const struct rollup *r, const struct usage_event *e, int64_t hour_at_ms)
+{
+    return r->key_id == e->key_id && r->hour_at_ms == hour_at_ms && strcmp(r->model, e->model) == 0;
+}
+
+/* The event's sum, made when absent: there are as many places as events in a batch. */
+static struct rollup *rollup_find(struct ledger *l, const struct usage_event *e)
+{
+    int64_t hour_at_ms = e->created_at_ms - e->created_at_ms % HOUR_MS;
+    size_t at = rollup_hash(e, hour_at_ms) % ROLLUP_BUCKETS;
+    struct rollup *r;
+
+    for (; l->buckets[at] != 0; at = (at + 1) % ROLLUP_BUCKETS) {
+        r = &l->rollups[l->buckets[at] - 1];
+        if (rollup_is(r, e, hour_at_ms))
+            return r;
+    }
+    r = &l->rollups[l->rollup_count++];
+    l->buckets[at] = (uint16_t)l->rollup_count;
+    memset(r, 0, sizeof(*r));
+    r->hour_at_ms = hour_at_ms;
+    r->key_id = e->key_id;
+    key_id_format(e->key_id, r->key_text);
+    memcpy(r->model, e->model, sizeof(r->model));
+    return r;
+}
+
+static void rollup_add(struct rollup *r, const struct usage_event *e)
+{
+    r->requests++;
+    if (e->outcome == USAGE_ERROR || e->outcome == USAGE_ABORTED)
+        r->errors++;
+    r->tokens_input += e->tokens_input; /* the table's constraints bound each number */
+    r->tokens_cached += e->tokens_cached;
+    r->tokens_output += e->tokens_output;
+    r->cost_nano += e->cost_nano;
+    if (e->created_at_ms > r->last_used_at_ms)
+        r->last_used_at_ms = e->created_at_ms;
+}
+
+static int rollup_write(struct ledger *l, const struct rollup *r)
+{
+    sqlite3_stmt *add = l->statements[ST_ADD_HOURLY];
+    sqlite3_stmt *touch = l->statements[ST_TOUCH_KEY];
+    int rc;
+
+    sqlite3_bind_int64(add, 1, r->hour_at_ms);
+    sqlite3_bind_text(add, 2, r->key_text, -1, SQLITE_STATIC);
+    sqlite3_bind_text(add, 3, r->model, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(add, 4, r->requests);
+    sqlite3_bind_int64(add, 5, r->errors);
+    sqlite3_bind_int64(add, 6, r->tokens_input);
+    sqlite3_bind_int64(add, 7, r->tokens_cached);
+    sqlite3_bind_int64(add, 8, r->tokens_output);
+    sqlite3_bind_int64(add, 9, r->cost_nano);
+    rc = database_step(add);
+    if (rc < 0)
+        return rc;
+    sqlite3_bind_text(touch, 1, r->key_text, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(touch, 2, r->last_used_at_ms);
+    return database_step(touch);
+}
+
+/* ---- the rows ---- */
+
+static const char *error_code(int32_t number)
+{
+    return number == 0 ? NULL : error_info(number)->code;
+}
+
+static void bind_unless_zero(sqlite3_stmt *stmt, int column, int64_t value)
+{
+    if (value != 0)
+        sqlite3_bind_int64(stmt, column, value);
+    else
+        sqlite3_bind_null(stmt, column);
+}
+
+static int insert_usage(struct ledger *l, const struct usage_event *e, const struct rollup *r)
+{
+    sqlite3_stmt *st = l->statements[ST_INSERT_USAGE];
+
+    sqlite3_bind_blob(st, 1, e->id.bytes, USAGE_ID_BYTES, SQLITE_STATIC);
+    sqlite3_bind_text(st, 2, r->key_text, KEY_ID_TEXT_BYTES - 1, SQLITE_STATIC);
+    sqlite3_bind_text(st, 3, e->provider, -1, SQLITE_STATIC);
+    sqlite3_bind_text(st, 4, e->model, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 5, e->tokens_input);
+    sqlite3_bind_int64(st, 6, e->tokens_cached);
+    sqlite3_bind_int64(st, 7, e->tokens_output);
+    sqlite3_bind_int64(st, 8, e->cost_nano);
+    sqlite3_bind_int64(st, 9, e->created_at_ms);
+    sqlite3_bind_int(st, 10, e->outcome);
+    sqlite3_bind_int(st, 11, e->source);
+    sqlite3_bind_int(st, 12, e->http_status);
+    sqlite3_bind_text(st, 13, error_code(e->error), -1, SQLITE_STATIC);
+    sqlite3_bind_int(st, 14, e->streamed);
+    sqlite3_bind_int64(st, 15, e->duration_ms);
+    bind_unless_zero(st, 16, e->first_byte_ms);
+    sqlite3_bind_int64(st, 17, e->price.from_at_ms);
+    sqlite3_bind_int64(st, 18, e->price.input_nano);
+    sqlite3_bind_int64(st, 19, e->price.cached_input_nano);
+    sqlite3_bind_int64(st, 20, e->price.output_nano);
+    sqlite3_bind_int64(st, 21, e->price.request_nano);
+    return database_step(st);
+}
+
+static int insert_attempt(struct ledger *l, const struct usage_event *e, size_t i)
+{
+    const struct usage_attempt *a = &e->attempts[i];
+    sqlite3_stmt *st = l->statements[ST_INSERT_ATTEMPT];
+
+    sqlite3_bind_blob(st, 1, e->id.bytes, USAGE_ID_BYTES, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 2, (int64_t)i + 1);
+    sqlite3_bind_text(st, 3, a->provider, -1, SQLITE_STATIC);
+    sqlite3_bind_text(st, 4, a->model, -1, SQLITE_STATIC);
+    bind_unless_zero(st, 5, a->http_status);
+    sqlite3_bind_text(st, 6, error_code(a->error), -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 7, a->started_at_ms);
+    sqlite3_bind_int64(st, 8, a->duration_ms);
+    sqlite3_bind_int64(st, 9, a->tokens_input);
+    sqlite3_bind_int64(st, 10, a->tokens_cached);
+    sqlite3_bind_int64(st, 11, a->tokens_output);
+    return database_step(st);
+}
+
+/* Whether the row that is there says the same: the reaper may have written a variant of it. */
+static int compare_usage(struct ledger *l, const struct usage_event *e, const struct rollup *r)
+{
+    sqlite3_stmt *st = l->statements[ST_SELECT_USAGE];
+    int rc;
+
+    sqlite3_bind_blob(st, 1, e->id.bytes, USAGE_ID_BYTES, SQLITE_STATIC);
+    sqlite3_bind_text(st, 2, r->key_text, KEY_ID_TEXT_BYTES - 1, SQLITE_STATIC);
+    sqlite3_bind_text(st, 3, e->model, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 4, e->tokens_input);
+    sqlite3_bind_int64(st, 5, e->tokens_cached);
+    sqlite3_bind_int64(st, 6, e->tokens_output);
+    sqlite3_bind_int64(st, 7, e->cost_nano);
+    rc = sqlite3_step(st);
+    sqlite3_reset(st);
+    if (rc == SQLITE_ROW)
+        return LEDGER_DUPLICATE;
+    return rc == SQLITE_DONE ? LEDGER_DIFFERS : database_errno(rc);
+}
+
+/* A constraint undoes only its own statement: the batch goes on without this event. */
+static int refuse(struct ledger *l, const struct usage_event *e, bool has_row)
+{
+    sqlite3_stmt *st = l->statements[ST_DELETE_USAGE];
+    int rc;
+
+    snprintf(l->reason, sizeof(l->reason), "%s", sqlite3_errmsg(l->db));
+    if (has_row) {
+        sqlite3_bind_blob(st, 1, e->id.bytes, USAGE_ID_BYTES, SQLITE_STATIC);
+        rc = database_step(st); /* its attempts go with it */
+        if (rc < 0)
+            return rc;
+    }
+    return LEDGER_REFUSED;
+}
+
+int ledger_begin(struct ledger *l)
+{
+    if (l->db == NULL)
+        return -EIO;
+    l->inserted = 0;
+    l->rollup_count = 0;
+    memset(l->buckets, 0, sizeof(l->buckets));
+    return database_step(l->statements[ST_BEGIN]);
+}
+
+int ledger_insert(struct ledger *l, const struct usage_event *event)
+{
+    struct rollup *r;
+    int rc;
+
+    assert(l->inserted < LEDGER_BATCH_MAX);
+    l->inserted++;
+    r = rollup_find(l, event);
+    rc = insert_usage(l, event, r);
+    if (rc == -EINVAL)
+        return refuse(l, event, false);
+    if (rc < 0)
+        return rc;
+    if (sqlite3_changes(l->db) == 0)
+        return compare_usage(l, event, r);
+    for (size_t i = 0; i < event->attempt_count; i++) {
+        rc = insert_attempt(l, event, i);
+        if (rc == -EINVAL)
+            return refuse(l, event, true);
+        if (rc < 0)
+            return rc;
+    }
+    rollup_add(r, event);
+    return LEDGER_INSERTED;
+}
+
+const char *ledger_reason(const struct ledger *l)
+{
+    return l->reason;
+}
+
+int ledger_commit(struct ledger *l)
+{
+    for (size_t i = 0; i < l->rollup_count; i++) {
+        int rc = l->rollups[i].requests > 0 ? rollup_write(l, &l->rollups[i]) : 0;
+
+        if (rc < 0)
+            return rc;
+    }
+    return database_step(l->statements[ST_COMMIT]);
+}
+
+void ledger_rollback(struct ledger *l)
+{
+    database_rollback(l->db);
+}
+
+unsigned ledger_wal_pages(const struct ledger *l)
+{
+    return l->wal_pages;
+}
+
+int ledger_checkpoint(struct ledger *l, bool truncate)
+{
+    int pages = 0, copied = 0;
+    int rc;
+
+    if (l->db == NULL)
+        return -EIO;
+    rc = sqlite3_wal_checkpoint_v2(
+        l->db, NULL, truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, &pages,
+        &copied);
+    if (rc == SQLITE_OK && pages == copied)
+        l->wal_pages = 0; /* the next commit starts the log anew */
+    return database_errno(rc);
+}

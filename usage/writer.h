@@ -1,0 +1,45 @@
+/* writer.h - the usage-writer: the only process that opens the database.
+ *
+ * Owns usage.sock (events from workers), writer.sock (keys, usage reports: common/frame.h) and the
+ * key table's contents. Commits in groups, acks through the outbox' committed cursors after COMMIT,
+ * drains the rings that have no live worker, and takes over spool files. A database that is busy,
+ * full or failing only delays: nothing is acked, the group is tried again. */
+#ifndef XROUTER_USAGE_WRITER_H
+#define XROUTER_USAGE_WRITER_H
+
+#include "common/config.h"
+#include "common/counters.h"
+#include "common/loop.h"
+#include "usage/keytable.h"
+#include "usage/outbox.h"
+
+struct writer;
+
+struct writer_setup { /* all borrowed */
+    const struct config *config;
+    struct loop *loop;
+    struct outbox_region *outbox;
+    struct keytable_region *keys;
+    struct counters *counters; /* the writer's own slot */
+    const uint8_t *start_id;
+};
+
+/* Opens the database (made and migrated when needed), loads the key table, opens the sockets.
+ * Returns 0 or -errno with the reason logged. */
+int writer_open(const struct writer_setup *setup, struct writer **out);
+void writer_close(struct writer *w); /* rolls an open group back; NULL is fine */
+/* To call once a loop turn: commits what is due, serves control requests. Never waits. */
+void writer_turn(struct writer *w);
+/* How long the loop may sleep before writer_turn() has work by time, -1 = no limit. */
+int64_t writer_next_ms(const struct writer *w);
+void writer_set_config(struct writer *w, const struct config *config);
+/* Stop: no more new connections; commit all that the rings hold. True when nothing is left
+ * (or can be committed: the rest must be spooled by the helper). */
+bool writer_drain(struct writer *w);
+
+/* Drains every ring and spool file of a crashed instance into the database and returns: the
+ * recovery step of a start, before anything is re-created. *events = how many were inserted.
+ * 0 or -errno. */
+int writer_recover(const struct config *config, struct outbox_region *outbox, uint64_t *events);
+
+#endif

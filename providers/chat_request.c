@@ -1,0 +1,96 @@
+#include "providers/chat_request.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "providers/chat_check.h"
+
+static int parse_text(const char *text, size_t len, cJSON **root, struct error *e)
+{
+    size_t offset = 0;
+    const char *why = "";
+    int rc = json_check(text, len, &JSON_LIMITS_DEFAULT, &offset, &why);
+
+    if (rc == -E2BIG)
+        return error_set(e, XR_EINVALID, NULL, "The body is too complex: %s at byte %zu.", why,
+                         offset);
+    if (rc < 0)
+        return error_set(e, XR_EINVALID, NULL, "The body is not valid JSON: %s at byte %zu.", why,
+                         offset);
+    *root = cJSON_ParseWithLength(text, len); /* after the check only memory can be missing */
+    return *root == NULL ? error_set(e, -ENOMEM, NULL, NULL) : 0;
+}
+
+/* NULL unless it is there with something in it: an empty list offers what an absent one does. */
+static const cJSON *get_filled(const cJSON *root, const char *name)
+{
+    const cJSON *array = json_get(root, name);
+
+    return array != NULL && array->child != NULL ? array : NULL;
+}
+
+static bool is_true(const cJSON *object, const char *name)
+{
+    return cJSON_IsTrue(json_get(object, name));
+}
+
+static void read_stop(struct chat_request *r)
+{
+    const cJSON *stop = json_get(r->root, "stop");
+    const cJSON *item;
+
+    if (cJSON_IsString(stop))
+        r->stop[r->stop_count++] = stop->valuestring;
+    cJSON_ArrayForEach(item, stop)
+    {
+        if (r->stop_count < CHAT_STOP_MAX)
+            r->stop[r->stop_count++] = item->valuestring;
+    }
+}
+
+static void read_max_tokens(struct chat_request *r)
+{
+    if (json_get_i64(r->root, "max_completion_tokens", &r->max_tokens) < 0 &&
+        json_get_i64(r->root, "max_tokens", &r->max_tokens) < 0)
+        r->max_tokens = 0;
+}
+
+int chat_request_parse(const char *text, size_t len, struct chat_request *out, struct error *e)
+{
+    static const struct place messages = {.name = "messages"};
+    const char *model;
+    int rc;
+
+    memset(out, 0, sizeof(*out));
+    rc = parse_text(text, len, &out->root, e);
+    if (rc < 0)
+        return rc;
+    rc = chat_check_fields(out->root, e);
+    if (rc == 0)
+        rc = chat_check_calls(json_get(out->root, "messages"), &messages, e);
+    if (rc < 0) {
+        chat_request_clear(out);
+        return rc;
+    }
+    out->text = text;
+    out->len = len;
+    model = json_string(out->root, "model");
+    memcpy(out->model, model, strlen(model) + 1); /* the check has bounded it */
+    out->stream = is_true(out->root, "stream");
+    out->include_usage =
+        out->stream && is_true(json_get(out->root, "stream_options"), "include_usage");
+    out->messages = json_get(out->root, "messages");
+    out->tools = get_filled(out->root, "tools");
+    out->functions = get_filled(out->root, "functions");
+    out->legacy_functions = out->functions != NULL;
+    read_max_tokens(out);
+    read_stop(out);
+    return 0;
+}
+
+void chat_request_clear(struct chat_request *r)
+{
+    cJSON_Delete(r->root);
+    memset(r, 0, sizeof(*r));
+}

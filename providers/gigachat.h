@@ -1,0 +1,76 @@
+/* gigachat.h - the GigaChat adapter (protocol v1). The table is what others use; the rest is
+ * private to the files gigachat*.c. */
+#ifndef XROUTER_PROVIDERS_GIGACHAT_H
+#define XROUTER_PROVIDERS_GIGACHAT_H
+
+#include <stdbool.h>
+
+#include "providers/openai_chunk.h"
+#include "providers/provider.h"
+
+extern const struct provider_ops gigachat_ops;
+
+/* gigachat_encode.c: the JSON body of a chat call. Returns 0, XR_EINVALID, XR_EUNSUPPORTED,
+ * XR_ETOOLARGE, -ENOMEM. */
+int gigachat_encode_body(const char *upstream_model, const struct chat_request *req,
+                         struct buf *out, struct buf *ignored, struct error *e);
+
+/* gigachat_history.c: the value of "messages". Returns 0, XR_EINVALID, XR_EUNSUPPORTED; a failing
+ * out keeps its err. */
+int gigachat_encode_history(const cJSON *messages, struct buf *out, struct error *e);
+
+/* gigachat_names.c: function names. GigaChat refuses a leading digit and has tools of its own;
+ * such names travel under an alias that tells the real one. */
+int gigachat_put_function_name(struct buf *out, const char *name); /* as a JSON string */
+const char *gigachat_real_function_name(const char *name);         /* inside name */
+
+/* gigachat_error.c */
+/* The provider_ops' map_error. */
+int gigachat_map_error(unsigned status, const char *body, size_t len, bool *token_stale,
+                       struct error *e);
+/* The same for an error object inside a 200; text (NULL is fine) is the provider's message. */
+int gigachat_set_error(unsigned status, const char *text, struct error *e);
+
+/* gigachat_answer.c: the parts that whole answers and stream events have in common. */
+
+/* The function the model calls, from one piece or several. All zero = none. */
+struct gigachat_call {
+    char *name;           /* owned, the real name; NULL = no call */
+    char *state_id;       /* owned, NULL = not given */
+    struct buf arguments; /* as they came so far */
+};
+void gigachat_call_init(struct gigachat_call *call);
+void gigachat_call_clear(struct gigachat_call *call);
+/* Reads function_call and functions_state_id of a message or delta. path is where the message is in
+ * the checked text ("choices.0.delta"). Returns 0, -EBADMSG (not shaped like a call), -ENOMEM. */
+int gigachat_call_read(struct gigachat_call *call, const cJSON *message, const char *text,
+                       size_t len, const char *path);
+/* The whole call in OpenAI's terms: *out borrows from call and id. Returns 0, XR_EUPSTREAM (the
+ * arguments are no JSON object), -ENOMEM. */
+#define GIGACHAT_CALL_ID_BYTES 72
+int gigachat_call_finish(struct gigachat_call *call, const struct answer_identity *identity,
+                         char id[GIGACHAT_CALL_ID_BYTES], struct openai_call *out, struct error *e);
+
+/* Takes the numbers over if they make sense; else leaves *usage alone and returns false. */
+bool gigachat_read_usage(const struct provider_config *p, const cJSON *usage,
+                         struct token_usage *out);
+/* OpenAI's finish reason; NULL for GigaChat's "error". */
+const char *gigachat_finish_reason(const char *reason, bool has_call, bool legacy);
+/* Whether the object reports an error instead of answering: XR_E... with *e, else 0. */
+int gigachat_check_error(const cJSON *root, struct error *e);
+
+/* gigachat_stream.c */
+void *gigachat_stream_new(const struct provider_config *p, const struct chat_request *req,
+                          const struct answer_identity *identity);
+void gigachat_stream_free(void *stream);
+int gigachat_decode_event(void *stream, const struct event *ev, struct buf *out,
+                          struct token_usage *usage, bool *usage_final, struct error *e);
+int gigachat_decode_end(void *stream, struct buf *out, struct error *e);
+
+/* gigachat_decode.c: the whole answer. */
+int gigachat_decode_chat(const struct provider_config *p, const struct chat_request *req,
+                         const struct answer_identity *identity, const char *body, size_t len,
+                         struct buf *out, struct token_usage *usage, bool *usage_final,
+                         struct error *e);
+
+#endif

@@ -1,0 +1,110 @@
+/* provider.h - what an adapter is: one table of functions, bytes in and bytes out.
+ *
+ * An adapter owns no socket and no clock; the engine (providers/upstream.h) moves the bytes. So
+ * fixtures test all of it. */
+#ifndef XROUTER_PROVIDERS_PROVIDER_H
+#define XROUTER_PROVIDERS_PROVIDER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/config.h"
+#include "common/error.h"
+#include "providers/chat_request.h"
+#include "providers/http1.h"
+#include "providers/sse.h"
+
+enum framing { FRAMING_SSE, FRAMING_NDJSON };
+
+/* Tokens as the provider reported them (or as counted so far). -1 = not known. */
+struct token_usage {
+    int64_t input; /* cached ones included */
+    int64_t cached;
+    int64_t output;
+};
+
+/* What the answer must look like; owned by the caller, outlives the decoder. */
+struct answer_identity {
+    const char *id;     /* "chatcmpl-..." */
+    const char *model;  /* as the client asked for it */
+    int64_t created_at; /* Unix seconds, used where the provider sends none */
+};
+
+/* A prompt grows on its way: text is escaped anew, references of schemas are written out. */
+#define UPSTREAM_BODY_MAX ((size_t)2 * 1024 * 1024 * 1024)
+
+/* A whole upstream request: URL and bytes (head and body), ready to send. */
+struct upstream_request {
+    struct buf head; /* request line and headers, with the empty line; wiped when cleared */
+    struct buf body;
+    bool wants_stream; /* answer expected in the adapter's framing */
+};
+void upstream_request_init(struct upstream_request *r);
+void upstream_request_clear(struct upstream_request *r);
+
+enum decode_result {
+    DECODE_MORE = 0, /* go on */
+    DECODE_DONE = 1  /* the answer is complete: what follows is not wanted */
+};
+
+struct provider_ops {
+    const char *name;     /* provider type in the config */
+    enum framing framing; /* how a stream is cut */
+
+    /* The token request of providers that need one before the API call; NULL = none needed.
+     * encode: 0, XR_EUPSTREAMAUTH (the configuration cannot work), XR_EINTERNAL, -ENOMEM.
+     * decode: *token is malloc'ed (the caller wipes and frees it), *expires_at_ms Unix time;
+     * XR_EUPSTREAMAUTH for a final refusal (credentials, scope), XR_EUPSTREAM for a passing one. */
+    int (*encode_token)(const struct provider_config *p, struct upstream_request *out,
+                        struct error *e);
+    int (*decode_token)(unsigned status, const char *body, size_t len, int64_t now_at_ms,
+                        char **token, int64_t *expires_at_ms, struct error *e);
+
+    /* The chat call, into an empty out. token is NULL where the provider needs none; request_id
+     * goes upstream for the logs. ignored collects names of parameters that were dropped ("seed,
+     * user"), for x-xrouter-ignored.
+     * Returns 0, XR_EINVALID or XR_EUNSUPPORTED (e->param set), XR_ETOOLARGE, XR_EUPSTREAMAUTH (the
+     * configuration cannot work), -ENOMEM. */
+    int (*encode_chat)(const struct provider_config *p, const char *upstream_model,
+                       const struct chat_request *req, const char *token, const char *request_id,
+                       struct upstream_request *out, struct buf *ignored, struct error *e);
+
+    /* One stream's decoder: bytes of OpenAI-shaped SSE are appended to out (whole events only).
+     * new: NULL when out of memory; p, req and identity are borrowed. */
+    void *(*stream_new)(const struct provider_config *p, const struct chat_request *req,
+                        const struct answer_identity *identity);
+    void (*stream_free)(void *stream); /* NULL is fine */
+    /* Returns enum decode_result, or XR_E... or -ENOMEM (with e) when the provider reported an
+     * error or sent garbage; what was appended before is still whole events.
+     * *usage is the caller's, the same at each call: *usage is updated as soon as the provider
+     * tells, and output counts received text meanwhile (code points / 4, rounded up) so that a cut
+     * stream can be billed; *usage_final = the provider's own. A caller that puts its own count
+     * into usage->input beforehand lets a client that asked for usage have it even when the
+     * provider sends none; at -1 the usage chunk is left out then. */
+    int (*decode_event)(void *stream, const struct event *ev, struct buf *out,
+                        struct token_usage *usage, bool *usage_final, struct error *e);
+    /* The connection's answer ended: appends what is still owed (usage chunk, [DONE]) and returns
+     * 0, or XR_EUPSTREAM when the answer was not complete. Also to be called after DECODE_DONE,
+     * once. */
+    int (*decode_end)(void *stream, struct buf *out, struct error *e);
+
+    /* A whole answer (HTTP 200, not the adapter's framing): OpenAI's JSON appended to out; for a
+     * request that asked for a stream, the same answer as the chunks of one, [DONE] included.
+     * Usage as in decode_event. 0, XR_E... or -ENOMEM (with e). */
+    int (*decode_chat)(const struct provider_config *p, const struct chat_request *req,
+                       const struct answer_identity *identity, const char *body, size_t len,
+                       struct buf *out, struct token_usage *usage, bool *usage_final,
+                       struct error *e);
+
+    /* A status other than 200: which error it means (e filled; nothing of the provider's raw body
+     * but a cleaned message where the client is at fault). XR_EUPSTREAMAUTH with *token_stale when
+     * a fresh token may help. */
+    int (*map_error)(unsigned status, const char *body, size_t len, bool *token_stale,
+                     struct error *e);
+};
+
+/* By the config's type, NULL if there is none. */
+const struct provider_ops *provider_ops_find(const char *type);
+
+#endif

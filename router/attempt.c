@@ -1,0 +1,412 @@
+#include "router/attempt.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/clock.h"
+#include "common/container.h"
+
+#define ANSWER_MAX (16 * 1024 * 1024) /* a plain answer */
+#define ERROR_BODY_MAX (64 * 1024)    /* what is read of an answer that reports a failure */
+#define TAIL_MS 20 /* after a stream's last event: how long to wait for the end of its framing, so
+                      that the connection can be used again */
+
+struct attempt {
+    const struct attempt_engine *engine;
+    struct attempt_setup setup;
+    const struct provider_config *provider;
+    const struct provider_ops *ops;
+    const struct candidate_config *candidate;
+    struct provider_counters *counters; /* NULL when the provider has no place in the statistics */
+    struct token_wait token_wait;
+    uint32_t token_generation;
+    struct upstream *upstream;
+    struct timer timer; /* a deferred end, or the tail of a stream */
+    struct sse sse;
+    void *stream; /* the adapter's decoder */
+    struct buf body;
+    struct token_usage usage;
+    struct error error;
+    int64_t sent_us;   /* monotonic, when the running request was sent */
+    int64_t waited_us; /* of the requests before it */
+    int64_t sent_at_ms;
+    unsigned status;
+    int rc; /* of a deferred end */
+    bool usage_final, refreshed, is_stream_answer, decode_failed, complete, starting, ended;
+};
+
+static void finish(struct attempt *a, int rc, const struct error *e)
+{
+    if (a->ended)
+        return;
+    if (e != NULL && e != &a->error)
+        a->error = *e;
+    if (rc < 0 && a->error.number == 0)
+        a->error.number = rc;
+    if (a->starting) {
+        a->rc = rc;
+        if (loop_timer_set(a->engine->loop, &a->timer, 0) == 0)
+            return;
+    }
+    a->ended = true;
+    loop_timer_cancel(a->engine->loop, &a->timer);
+    a->setup.callbacks->on_end(a->setup.arg, rc, rc < 0 ? &a->error : NULL);
+}
+
+/* The request that was sent is over, well or not: its line in the event, its counters. */
+static void record(struct attempt *a, int rc)
+{
+    struct usage_event *event = a->setup.event;
+    struct usage_attempt *line;
+    int64_t took_us = clock_monotonic_us() - a->sent_us;
+
+    if (a->sent_us == 0)
+        return; /* nothing was sent, or it is recorded already */
+    a->waited_us += took_us;
+    a->sent_us = 0;
+    if (a->counters != NULL) {
+        counter_dec(&a->counters->in_flight);
+        if (rc < 0)
+            counter_inc(&a->counters->failures_total);
+    }
+    if (rc < 0)
+        counter_inc(&a->engine->counters->upstream_failures_total);
+    if (event->attempt_count == USAGE_ATTEMPTS_MAX)
+        return;
+    line = &event->attempts[event->attempt_count];
+    (void)snprintf(line->provider, sizeof(line->provider), "%s", a->provider->name);
+    (void)snprintf(line->model, sizeof(line->model), "%s", a->candidate->model);
+    line->started_at_ms = a->sent_at_ms;
+    line->duration_ms = (uint32_t)(took_us / 1000);
+    line->error = rc;
+    line->http_status = (uint16_t)a->status;
+    if (rc == 0 && a->usage_final) {
+        line->tokens_input = a->usage.input;
+        line->tokens_cached = a->usage.cached;
+        line->tokens_output = a->usage.output;
+    }
+    atomic_signal_fence(memory_order_release); /* a reaper must not count a line half written */
+    event->attempt_count++;
+}
+
+static int on_head(void *arg, const struct http1_head *head)
+{
+    struct attempt *a = arg;
+    size_t len = 0;
+    const char *type = http1_header(head, "content-type", &len);
+    static const char sse_type[] = "text/event-stream";
+
+    a->status = head->status;
+    a->is_stream_answer = a->stream != NULL && head->status == 200 && type != NULL &&
+                          len >= sizeof(sse_type) - 1 &&
+                          strncasecmp(type, sse_type, sizeof(sse_type) - 1) == 0;
+    buf_init(&a->body, head->status == 200 ? ANSWER_MAX : ERROR_BODY_MAX);
+    return 0;
+}
+
+static int decode_one(struct attempt *a, const struct event *event)
+{
+    size_t before = a->setup.out->len;
+    int rc = a->ops->decode_event(a->stream, event, a->setup.out, &a->usage, &a->usage_final,
+                                  &a->error);
+
+    if (a->setup.out->len > before)
+        counter_inc(&a->engine->counters->stream_chunks_total);
+    if (a->usage.output > a->setup.event->tokens_output)
+        a->setup.event->tokens_output = a->usage.output; /* what the reaper would bill */
+    if (rc == DECODE_DONE) {
+        rc = a->ops->decode_end(a->stream, a->setup.out, &a->error);
+        a->complete = rc == 0;
+    }
+    if (rc < 0)
+        a->decode_failed = true;
+    return rc;
+}
+
+/* All whole events in the piece. What was decoded before a bad event still goes to the client. */
+static int on_stream_bytes(struct attempt *a, const char *data, size_t len)
+{
+    size_t before = a->setup.out->len;
+    int rc = 0;
+
+    while (len > 0 && rc == 0 && !a->complete) {
+        struct event event;
+        size_t used = 0;
+        int got = sse_feed(&a->sse, data, len, &used, &event);
+
+        data += used;
+        len -= used;
+        if (got == 1)
+            rc = decode_one(a, &event);
+        else if (got < 0)
+            rc = error_set(&a->error, XR_EUPSTREAM, NULL,
+                           "The provider sent an event that is too large.");
+        else
+            break;
+    }
+    if (a->setup.out->err != 0)
+        rc = error_set(&a->error, XR_EINTERNAL, NULL, "The gateway is out of memory.");
+    if (a->complete)
+        record(a, 0); /* before the last bytes leave: whoever settles now has all the numbers */
+    if (a->setup.out->len > before) {
+        atomic_store_explicit(a->setup.has_answer, 1, memory_order_release);
+        a->setup.callbacks->on_output(a->setup.arg);
+    }
+    if (a->complete && !timer_is_set(&a->timer))
+        (void)loop_timer_set(a->engine->loop, &a->timer, TAIL_MS); /* unset: the end comes anyway */
+    return rc < 0 ? rc : 0;
+}
+
+static int on_body(void *arg, const char *data, size_t len)
+{
+    struct attempt *a = arg;
+
+    if (a->is_stream_answer)
+        return a->complete ? 0 : on_stream_bytes(a, data, len);
+    if (a->status == 200 && a->body.len == 0)
+        atomic_store_explicit(a->setup.has_answer, 1, memory_order_release);
+    if (a->status != 200 && a->body.len + len > a->body.max)
+        len = a->body.max - a->body.len; /* enough of an error to understand it */
+    if (buf_append(&a->body, data, len) < 0)
+        return error_set(&a->error, XR_EUPSTREAM, NULL,
+                         "The provider's answer is larger than %d MiB.", ANSWER_MAX >> 20);
+    return 0;
+}
+
+static void ask_for_token(struct attempt *a);
+
+/* The answer is a failure the provider reports. True when the request is on its way again. */
+static bool try_fresh_token(struct attempt *a, int *rc)
+{
+    bool stale = false;
+
+    *rc = a->ops->map_error(a->status, a->body.data, a->body.len, &stale, &a->error);
+    if (!stale || a->refreshed || a->ops->encode_token == NULL)
+        return false;
+    record(a, *rc);
+    a->refreshed = true;
+    counter_inc(&a->engine->counters->upstream_retries_total);
+    token_source_invalidate(a->engine->tokens, a->provider, a->token_generation);
+    buf_clear(&a->body);
+    memset(&a->error, 0, sizeof(a->error));
+    ask_for_token(a);
+    return true;
+}
+
+static int end_of_stream(struct attempt *a, int rc)
+{
+    size_t before = a->setup.out->len;
+    int decoded;
+
+    if (a->complete)
+        return 0;
+    if (a->decode_failed)
+        return a->error.number;
+    /* A stream that was cut behind its last useful event is a whole answer. */
+    decoded = a->ops->decode_end(a->stream, a->setup.out, rc < 0 ? NULL : &a->error);
+    if (a->setup.out->len > before)
+        a->setup.callbacks->on_output(a->setup.arg);
+    if (decoded == 0)
+        return 0;
+    return rc < 0 ? rc : decoded;
+}
+
+static void on_end(void *arg, int rc, const struct error *e)
+{
+    struct attempt *a = arg;
+
+    a->upstream = NULL;
+    if (rc < 0 && !a->decode_failed && e != NULL)
+        a->error = *e;
+    if (a->is_stream_answer) {
+        rc = end_of_stream(a, rc);
+    } else if (rc == 0 && a->status != 200) {
+        if (try_fresh_token(a, &rc))
+            return;
+    } else if (rc == 0 && a->stream != NULL) {
+        rc = error_set(&a->error, XR_EUPSTREAM, NULL,
+                       "The provider answered a stream request with something else.");
+    } else if (rc == 0) {
+        rc = a->ops->decode_chat(a->provider, a->setup.request, a->setup.identity, a->body.data,
+                                 a->body.len, a->setup.out, &a->usage, &a->usage_final, &a->error);
+    }
+    record(a, rc);
+    finish(a, rc, &a->error);
+}
+
+static const struct upstream_callbacks callbacks = {
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_end = on_end,
+};
+
+static int send_request(struct attempt *a, const char *token)
+{
+    const struct provider_config *p = a->provider;
+    struct upstream_target target = {.url = p->base_url,
+                                     .ca_bundle_file = p->ca_bundle_file,
+                                     .connect_ms = p->connect_ms,
+                                     .first_byte_ms = p->first_byte_ms,
+                                     .idle_ms = p->idle_ms,
+                                     .total_ms = p->total_ms};
+    struct upstream_request request;
+    int rc;
+
+    upstream_request_init(&request);
+    buf_reset(a->setup.ignored);
+    rc = a->ops->encode_chat(p, a->candidate->model, a->setup.request, token, a->setup.request_id,
+                             &request, a->setup.ignored, &a->error);
+    if (rc == 0) {
+        a->upstream = upstream_start(a->engine->upstreams, &target, &request.head, &request.body,
+                                     &callbacks, a, &a->error);
+        if (a->upstream == NULL)
+            rc = a->error.number != 0 ? a->error.number : XR_EINTERNAL;
+    }
+    buf_wipe(&request.head); /* it holds the token */
+    upstream_request_clear(&request);
+    if (rc < 0)
+        return rc;
+    a->sent_us = clock_monotonic_us();
+    a->sent_at_ms = clock_now_at_ms();
+    a->status = 0;
+    (void)snprintf(a->setup.event->provider, sizeof(a->setup.event->provider), "%s", p->name);
+    counter_inc(&a->engine->counters->upstream_requests_total);
+    if (a->counters != NULL) {
+        counter_inc(&a->counters->requests_total);
+        counter_inc(&a->counters->in_flight);
+    }
+    return 0;
+}
+
+static void on_token(struct token_wait *wait, int rc, const struct token *token,
+                     const struct error *e)
+{
+    struct attempt *a = container_of(wait, struct attempt, token_wait);
+
+    if (rc == 0) {
+        a->token_generation = token->generation;
+        rc = send_request(a, token->text);
+        e = &a->error;
+    }
+    if (rc < 0)
+        finish(a, rc, e);
+}
+
+static void ask_for_token(struct attempt *a)
+{
+    a->token_wait.on_token = on_token;
+    token_source_get(a->engine->tokens, a->setup.config, a->provider, a->ops,
+                     a->provider->first_byte_ms, &a->token_wait);
+}
+
+static void on_timer(struct timer *t)
+{
+    struct attempt *a = container_of(t, struct attempt, timer);
+
+    if (!a->complete) {
+        a->starting = false;
+        finish(a, a->rc, &a->error);
+        return;
+    }
+    /* The provider keeps its answer open behind the last event: it is not wanted any more. */
+    if (a->upstream != NULL)
+        upstream_cancel(a->upstream);
+    a->upstream = NULL;
+    record(a, 0);
+    finish(a, 0, NULL);
+}
+
+int attempt_start(const struct attempt_engine *engine, const struct attempt_setup *setup,
+                  struct attempt **out, struct error *e)
+{
+    struct attempt *a = calloc(1, sizeof(*a));
+    int index;
+
+    *out = NULL;
+    if (a == NULL)
+        return error_set(e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
+    a->engine = engine;
+    a->setup = *setup;
+    a->candidate = &setup->route->candidates[0];
+    a->provider = &setup->config->providers[a->candidate->provider_index];
+    a->ops = provider_ops_find(a->provider->type); /* the config's check has seen to it */
+    a->timer.on_timer = on_timer;
+    a->usage = (struct token_usage){-1, 0, 0};
+    sse_init(&a->sse);
+    buf_init(&a->body, ERROR_BODY_MAX);
+    if (a->ops == NULL) {
+        attempt_free(a);
+        return error_set(e, XR_ENOPROVIDER, NULL, "No adapter of this gateway speaks \"%s\".",
+                         a->provider->type);
+    }
+    index = counters_find_provider(engine->region, a->provider->name);
+    if (index >= 0)
+        a->counters = counters_provider(engine->region, engine->slot, (size_t)index);
+    if (setup->request->stream) {
+        a->stream = a->ops->stream_new(a->provider, setup->request, setup->identity);
+        if (a->stream == NULL) {
+            attempt_free(a);
+            return error_set(e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
+        }
+    }
+    *out = a;
+    a->starting = true;
+    if (a->ops->encode_token != NULL) {
+        ask_for_token(a);
+    } else {
+        int rc = send_request(a, NULL);
+
+        if (rc < 0)
+            finish(a, rc, &a->error);
+    }
+    if (!timer_is_set(&a->timer))
+        a->starting = false;
+    return 0;
+}
+
+void attempt_free(struct attempt *a)
+{
+    if (a == NULL)
+        return;
+    token_source_cancel(a->engine->tokens, &a->token_wait);
+    loop_timer_cancel(a->engine->loop, &a->timer);
+    if (a->upstream != NULL)
+        upstream_cancel(a->upstream);
+    record(a, -ECANCELED);
+    if (a->stream != NULL)
+        a->ops->stream_free(a->stream);
+    sse_clear(&a->sse);
+    buf_clear(&a->body);
+    free(a);
+}
+
+void attempt_pause(struct attempt *a)
+{
+    if (a->upstream != NULL)
+        upstream_pause(a->upstream);
+}
+
+void attempt_resume(struct attempt *a)
+{
+    if (a->upstream != NULL)
+        upstream_resume(a->upstream);
+}
+
+const struct token_usage *attempt_usage(const struct attempt *a, bool *final)
+{
+    *final = a->usage_final;
+    return &a->usage;
+}
+
+bool attempt_is_complete(const struct attempt *a)
+{
+    return a->complete || (a->ended && a->error.number == 0);
+}
+
+int64_t attempt_waited_us(const struct attempt *a)
+{
+    return a->waited_us + (a->sent_us == 0 ? 0 : clock_monotonic_us() - a->sent_us);
+}

@@ -1,0 +1,68 @@
+/* attempt.h - one client request on its way to a provider and back: token, connection, request,
+ * answer decoded, every step without waiting. The state machine ends in exactly one on_end. */
+#ifndef XROUTER_ROUTER_ATTEMPT_H
+#define XROUTER_ROUTER_ATTEMPT_H
+
+#include "common/buf.h"
+#include "common/config.h"
+#include "common/counters.h"
+#include "common/error.h"
+#include "common/loop.h"
+#include "providers/provider.h"
+#include "providers/token_source.h"
+#include "providers/upstream.h"
+#include "router/route.h"
+#include "usage/event.h"
+
+/* What all attempts of a worker share; embedded, all borrowed. */
+struct attempt_engine {
+    struct loop *loop;
+    struct upstreams *upstreams;
+    struct token_source *tokens;
+    struct counters *counters;
+    struct counters_region *region;
+    size_t slot;
+};
+
+struct attempt_callbacks {
+    /* Bytes of the answer were appended to out (a stream; never called for a plain answer). If
+     * attempt_is_complete(), they are the last ones, and event and usage are final. */
+    void (*on_output)(void *arg);
+    /* 0: the answer in out is complete. Else why not; what is in out was complete events. The
+     * attempt stays valid for attempt_usage() until attempt_free(). Never called from
+     * attempt_start(). */
+    void (*on_end)(void *arg, int rc, const struct error *e);
+};
+
+struct attempt_setup { /* all borrowed until attempt_free() */
+    struct config *config;
+    const struct route *route;
+    const struct chat_request *request;
+    const struct answer_identity *identity;
+    const char *request_id;
+    struct buf *out;            /* gets OpenAI's bytes: the body, or the stream's events */
+    struct buf *ignored;        /* names of parameters the provider lacks */
+    struct usage_event *event;  /* its attempts[] and provider are filled here, tokens_output as it grows */
+    _Atomic uint32_t *has_answer; /* set to 1 with the provider's first useful byte */
+    const struct attempt_callbacks *callbacks;
+    void *arg;
+};
+
+struct attempt; /* opaque */
+
+/* Returns 0, or XR_E... with e when nothing could be begun (a parameter the provider lacks). */
+int attempt_start(const struct attempt_engine *engine, const struct attempt_setup *setup,
+                  struct attempt **out, struct error *e);
+/* Cancels what runs (the provider's connection is closed at once) and frees. NULL is fine. */
+void attempt_free(struct attempt *a);
+/* Backpressure: the client is slow. */
+void attempt_pause(struct attempt *a);
+void attempt_resume(struct attempt *a);
+/* Tokens so far; *final = the provider's own word. */
+const struct token_usage *attempt_usage(const struct attempt *a, bool *final);
+/* Whether the whole answer is in out. */
+bool attempt_is_complete(const struct attempt *a);
+/* Microseconds spent waiting for the provider, so far. */
+int64_t attempt_waited_us(const struct attempt *a);
+
+#endif

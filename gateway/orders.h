@@ -1,0 +1,19 @@
+/* orders.h - what xrouterctl may ask of the master through master.sock:
+ *
+ *   {"op":"reload"}                       {"generation":2,"restart_needed":"workers"}
+ *   {"op":"drain"}, {"op":"stop"}         {"state":"draining"}; stop: within
+ * timeouts.stop_timeout_ms
+ *   {"op":"log-level","level":"debug"}    {"level":"debug"}, until the next reload
+ *   {"op":"kill","id":"req_<32 hex>"}     {"id":"req_...","worker":0}
+ *
+ * Errors: unknown_op, bad_request, config_invalid, not_found. */
+#ifndef XROUTER_GATEWAY_ORDERS_H
+#define XROUTER_GATEWAY_ORDERS_H
+
+#include "gateway/control_socket.h"
+
+/* A control_request_fn; arg is the struct master. */
+const char *orders_carry_out(void *arg, const cJSON *request, struct buf *result,
+                             struct buf *message);
+
+#endif

@@ -1,0 +1,32 @@
+/* worker.h - what a request worker owns; handlers get it as their context. */
+#ifndef XROUTER_GATEWAY_WORKER_H
+#define XROUTER_GATEWAY_WORKER_H
+
+#include "gateway/child.h"
+#include "gateway/httpd.h"
+#include "router/attempt.h"
+#include "usage/sender.h"
+
+struct chat; /* gateway/chat.h */
+
+struct worker {
+    const struct child_setup *setup;
+    struct child *child;
+    struct loop *loop;
+    struct config *config; /* for new requests; referenced */
+    struct counters *counters;
+    struct httpd *httpd;
+    struct upstreams *upstreams;
+    struct token_source *tokens;
+    struct attempt_engine engine;
+    struct outbox *outbox;
+    struct usage_sender *sender;
+    char *usage_socket;
+    struct chat *chats; /* all that are admitted and not completed */
+    struct timer drain_timer;
+    bool draining;
+    bool stopping; /* the drain's deadline has passed: what runs is cut */
+    bool has_killed; /* a row may be marked: look */
+};
+
+#endif

@@ -12,7 +12,7 @@ HARDEN := -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection
 CFLAGS = -std=gnu11 -g $(OPT) $(WARNINGS) $(WERROR) $(HARDEN) -fPIE -fvisibility=hidden $(EXTRA_CFLAGS)
 CPPFLAGS = -I. -I$(BUILD) -D_GNU_SOURCE -DXROUTER_VERSION=\"$(VERSION)\" -MMD -MP
 LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack -pthread $(EXTRA_LDFLAGS)
-LDLIBS := -lmicrohttpd -lcurl -lsqlite3 -lcjson -lssl -lcrypto
+LDLIBS := -lmicrohttpd -lcurl -lsqlite3 -lcjson -lssl -lcrypto -lm
 
 # What both binaries and the unit tests are made of, in the order of the layers.
 COMMON := $(sort $(wildcard common/*.c))

@@ -10,7 +10,7 @@ build) packages=$build ;;
 test) packages="libcmocka-dev python3 python3-pytest python3-pytest-xdist openssl curl" ;;
 lint) packages="clang-format-14 clang-tidy-14 cppcheck gawk" ;;
 fuzz) packages="clang-14 libclang-rt-14-dev" ;;
-bench) packages="nginx-light python3" ;;
+bench) packages="nginx-light wrk python3" ;;
 clients) packages="nodejs npm" ;;
 coverage) packages="lcov libcmocka-dev" ;;
 *)

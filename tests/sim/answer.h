@@ -1,0 +1,53 @@
+/* answer.h - what the model "says": made from the request alone, so the same request gives the same
+ * text. An answer is composed once and then read piece by piece, however long it is. */
+#ifndef XROUTER_SIM_ANSWER_H
+#define XROUTER_SIM_ANSWER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "tests/sim/rules.h"
+#include "tests/sim/scenario.h"
+
+enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_CALL, FINISH_BLACKLIST, FINISH_ERROR };
+
+struct answer {
+    struct buf name;      /* of the called function; empty: no call */
+    struct buf arguments; /* JSON text, or broken JSON after call_error */
+    struct buf text;      /* what content is made of */
+    bool is_cyclic;       /* text is words to be repeated, not the content itself */
+    enum finish finish;   /* final once answer_next() has returned false */
+
+    /* private: where reading stands */
+    const char *prefix; /* comes before text */
+    size_t prefix_at;
+    size_t at;
+    uint64_t words_left;
+    uint64_t code_points_left;
+    enum finish finish_if_cut;
+    uint64_t code_points; /* read so far */
+    bool started;
+};
+
+void answer_init(struct answer *answer);
+void answer_clear(struct answer *answer);
+
+/* Composes the answer to a request that passed the rules; reuses the memory of the last one.
+ * Returns 0 or -ENOMEM. */
+int answer_compose(struct answer *answer, const struct chat_request *request,
+                   const struct plan *plan, const struct pace *pace);
+/* Appends the content's next words (as many as asked for) to piece. False when nothing is left. */
+bool answer_next(struct answer *answer, uint32_t words, struct buf *piece);
+bool answer_has_call(const struct answer *answer);
+/* Tokens of what has been read, and of the call if with_call. */
+uint64_t answer_tokens(const struct answer *answer, bool with_call);
+const char *answer_finish_name(enum finish finish);
+
+/* A value that satisfies the JSON schema in the simulator's fixed way: string "x", integer 1,
+ * number 1.5, true, the first of an enum, arrays of one, objects with every property. indent < 0
+ * writes it compactly. */
+void schema_fill(struct buf *out, const cJSON *schema, int indent);
+
+#endif

@@ -31,7 +31,8 @@ objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(UNIT))
 BINARIES := $(BUILD)/xrouter $(BUILD)/xrouterctl $(BUILD)/llm-sim
 
-.PHONY: all run test unit integration bench lint asan fuzz clients coverage crash hooks docs install clean
+.PHONY: all run test unit integration bench lint asan fuzz fuzz-targets clients coverage crash hooks docs \
+  install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -85,6 +86,11 @@ test: all $(UNIT_BIN) | build/.deps-test
 unit: $(UNIT_BIN)
 	@tests/run.sh $(BUILD) unit
 
+# The kill tests, many rounds each.
+crash: all | build/.deps-test
+	@XROUTER_CRASH_ROUNDS=$${ROUNDS:-20} XROUTER_TESTS=tests/integration/test_crash.py \
+	  tests/run.sh $(BUILD) integration
+
 integration: all | build/.deps-test
 	@tests/run.sh $(BUILD) integration
 
@@ -106,8 +112,16 @@ lint: $(BUILD)/usage/migrations.inc | build/.deps-build build/.deps-test build/.
 	@tests/lint/run.sh
 
 FUZZ_SECONDS ?= 20
-fuzz: $(BUILD)/usage/migrations.inc | build/.deps-build build/.deps-fuzz
-	@tests/fuzz/run.sh $(FUZZ_SECONDS)
+fuzz: | build/.deps-build build/.deps-fuzz
+	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang-14 OPT=-O1 HARDEN= \
+	  EXTRA_CFLAGS="-fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" \
+	  fuzz-targets
+	@tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
+
+FUZZ_BIN := $(patsubst %.c,$(BUILD)/%,$(FUZZ))
+fuzz-targets: $(FUZZ_BIN)
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libxrouter.a
+	$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS) -pthread
 
 bench: all | build/.deps-bench
 	@tests/bench/run.sh $(BUILD)

@@ -73,6 +73,7 @@ static int ensure(struct buf *b, size_t n)
 {
     size_t total, need;
 
+    assert((b->base == NULL) == (b->data == NULL) && (b->base != NULL || b->len == 0));
     if (b->err != 0)
         return b->err;
     if (__builtin_add_overflow(b->len, n, &total) || total > b->max ||
@@ -82,7 +83,7 @@ static int ensure(struct buf *b, size_t n)
         return 0;
     /* Moving is worth it when it frees at least what it copies, else a queue that stays nearly
      * full would be copied again and again; at the largest size there is no other way. */
-    if (b->cap >= need && (gap(b) >= b->len || b->cap > b->max)) {
+    if (b->base != NULL && b->cap >= need && (gap(b) >= b->len || b->cap > b->max)) {
         move_to_front(b);
         return 0;
     }

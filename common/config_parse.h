@@ -28,8 +28,8 @@ struct config_parser {
     struct config_error *e;
 };
 
-/* Fill the error with a place (NULL: an option that is not in the file) and a sentence; return
- * -EINVAL. config_fail_name() points at a member's name instead of its value. */
+/* config_fail.c: fill the error with the value's place and path and a sentence; return -EINVAL.
+ * config_fail_name() points at a member's name instead of its value. */
 int config_fail(const struct config_parser *p, const struct node *at, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 int config_fail_name(const struct config_parser *p, const struct node *at, const char *format, ...)
@@ -38,6 +38,7 @@ int config_fail_name(const struct config_parser *p, const struct node *at, const
 int config_fail_path(const struct config_parser *p, const char *path, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 int config_fail_memory(const struct config_parser *p); /* -ENOMEM */
+int config_fail_syntax(const struct config_parser *p, size_t offset, const char *why);
 
 /* config_check.c: what one option alone cannot tell, after everything is read. */
 int config_check(const struct config_parser *p);

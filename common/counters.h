@@ -1,8 +1,9 @@
-/* counters.h - what the instance counts, declared once: the shared-memory layout, `xrouterctl stat`,
- * /metrics and the manual all come from the lists below, so a new counter is one new line.
+/* counters.h - what the instance counts, declared once: the shared-memory layout, `xrouterctl
+ * stat`, /metrics and the manual all come from the lists below, so a new counter is one new line.
  *
  * Each process writes only its own slot; readers sum the slots. When a process dies the master
- * zeroes its gauges, never its counters. No lock, no atomic read-modify-write: one storer a word. */
+ * zeroes its gauges, never its counters. No lock, no atomic read-modify-write: one storer a word.
+ */
 #ifndef XROUTER_COMMON_COUNTERS_H
 #define XROUTER_COMMON_COUNTERS_H
 
@@ -125,8 +126,8 @@ extern const struct histogram_desc HISTOGRAM_DESCS[];
 extern const size_t HISTOGRAM_COUNT;
 
 /* The only way to change a word: this process is its only storer. */
-#define counter_add(word, n)                                                                       \
-    atomic_store_explicit((word), atomic_load_explicit((word), memory_order_relaxed) + (n),        \
+#define counter_add(word, n)                                                                \
+    atomic_store_explicit((word), atomic_load_explicit((word), memory_order_relaxed) + (n), \
                           memory_order_relaxed)
 #define counter_inc(word) counter_add((word), 1)
 #define counter_dec(word) counter_add((word), (uint64_t)-1)
@@ -146,7 +147,8 @@ struct counters_region *counters_region_get(const struct shm *shm);
 size_t counters_slot_count(const struct counters_region *r);
 struct counters *counters_slot(struct counters_region *r, size_t slot);
 struct model_counters *counters_model(struct counters_region *r, size_t slot, size_t model);
-struct provider_counters *counters_provider(struct counters_region *r, size_t slot, size_t provider);
+struct provider_counters *counters_provider(struct counters_region *r, size_t slot,
+                                            size_t provider);
 void counters_zero_gauges(struct counters_region *r, size_t slot);
 
 /* Name -> index, for the life of the instance: the master registers (finds or adds; -ENOSPC when
@@ -155,7 +157,8 @@ int counters_register_model(struct counters_region *r, const char *name);
 int counters_register_provider(struct counters_region *r, const char *name);
 int counters_find_model(const struct counters_region *r, const char *name);
 int counters_find_provider(const struct counters_region *r, const char *name);
-const char *counters_model_name(const struct counters_region *r, size_t model); /* NULL past the last */
+const char *counters_model_name(const struct counters_region *r,
+                                size_t model); /* NULL past the last */
 const char *counters_provider_name(const struct counters_region *r, size_t provider);
 
 /* Sums over all slots into a plain copy. */

@@ -77,7 +77,11 @@ const cJSON *json_get(const cJSON *object, const char *name)
 
     if (!cJSON_IsObject(object))
         return NULL;
-    cJSON_ArrayForEach(item, object) if (strcmp(item->string, name) == 0) found = item;
+    cJSON_ArrayForEach(item, object)
+    {
+        if (strcmp(item->string, name) == 0)
+            found = item;
+    }
     return found;
 }
 
@@ -128,8 +132,6 @@ int json_put_string(struct buf *out, const char *text, size_t len)
 {
     size_t at = 0;
 
-    if (text == NULL)
-        return buf_str(out, "null");
     buf_byte(out, '"');
     while (at < len) {
         size_t run = plain_run(text + at, len - at);
@@ -153,7 +155,9 @@ int json_put_string(struct buf *out, const char *text, size_t len)
 
 int json_put_text(struct buf *out, const char *text)
 {
-    return json_put_string(out, text, text == NULL ? 0 : strlen(text));
+    if (text == NULL)
+        return buf_str(out, "null");
+    return json_put_string(out, text, strlen(text));
 }
 
 int json_put_key(struct buf *out, const char *name)

@@ -56,13 +56,13 @@ int json_slice(const char *text, size_t len, const char *path, const char **valu
 /* Appends the value without the white space between tokens; strings and numbers byte for byte. */
 int json_minify(struct buf *out, const char *text, size_t len);
 
-/* Writers. A string is quoted and escaped (invalid UTF-8 becomes U+FFFD, so the result is always
- * valid); text may be NULL, which writes null. */
+/* Writers. A string is quoted and escaped; invalid UTF-8 becomes U+FFFD, so the result is always
+ * valid. text may be NULL when len is 0 (an empty buf's data is). */
 int json_put_string(struct buf *out, const char *text, size_t len);
-int json_put_text(struct buf *out, const char *text); /* NUL-terminated */
+int json_put_text(struct buf *out, const char *text); /* NUL-terminated; NULL writes null */
 /* A comma unless the last byte opened an array or object, then "name":. */
 int json_put_key(struct buf *out, const char *name);
-int json_put_field_text(struct buf *out, const char *name, const char *text);
+int json_put_field_text(struct buf *out, const char *name, const char *text); /* the same */
 int json_put_field_i64(struct buf *out, const char *name, int64_t value);
 int json_put_field_u64(struct buf *out, const char *name, uint64_t value);
 int json_put_field_bool(struct buf *out, const char *name, bool value);

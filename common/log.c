@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -32,6 +31,9 @@ static struct {
     bool for_people; /* the error log is a terminal */
     atomic_int level;
     _Atomic uint64_t dropped;
+    char pending[LOG_LINE_MAX]; /* whole lines of the access log, until log_flush() */
+    size_t pending_len;
+    uint64_t pending_lines;
 } logger = {
     .role = "xrouter",
     .slot = -1,
@@ -42,9 +44,9 @@ static struct {
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
-static void count_dropped(void)
+static void count_dropped(uint64_t lines)
 {
-    atomic_fetch_add_explicit(&logger.dropped, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&logger.dropped, lines, memory_order_relaxed);
 }
 
 static struct stream stream_of(int fd)
@@ -56,23 +58,37 @@ static struct stream stream_of(int fd)
 
 /* One write or none: a pipe takes up to PIPE_BUF bytes whole. The mode of somebody else's
  * descriptor (the shell's terminal) is not ours to change, so one that may block is asked first. */
-static void write_line(const struct stream *stream, const char *text, size_t len)
+static bool write_whole(const struct stream *stream, const char *text, size_t len)
 {
-    struct iovec parts[] = {{(void *)(uintptr_t)text, len}, {(void *)(uintptr_t) "\n", 1}};
     struct pollfd room = {.fd = stream->fd, .events = POLLOUT};
     ssize_t n;
 
     if (stream->fd < 0)
-        return;
-    if (len + 1 > LOG_LINE_MAX || (stream->may_block && poll(&room, 1, 0) != 1)) {
-        count_dropped();
-        return;
-    }
+        return true; /* this stream is off */
+    if (stream->may_block && poll(&room, 1, 0) != 1)
+        return false;
     do
-        n = writev(stream->fd, parts, 2);
+        n = write(stream->fd, text, len);
     while (n == -1 && errno == EINTR);
-    if (n != (ssize_t)len + 1)
-        count_dropped();
+    return n == (ssize_t)len;
+}
+
+static void flush_access(void)
+{
+    if (logger.pending_len == 0)
+        return;
+    if (!write_whole(&logger.access, logger.pending, logger.pending_len))
+        count_dropped(logger.pending_lines);
+    logger.pending_len = 0;
+    logger.pending_lines = 0;
+}
+
+/* The line lies in fixed memory of LOG_LINE_MAX bytes, which leaves room for the newline. */
+static void write_error_line(struct buf *line)
+{
+    line->data[line->len] = '\n';
+    if (!write_whole(&logger.error, line->data, line->len + 1))
+        count_dropped(1);
 }
 
 /* Formats the message; what is cut ends between two characters. */
@@ -123,7 +139,8 @@ static void write_json(enum log_level level, const char *event, const char *fiel
     char memory[LOG_LINE_MAX];
     struct buf line;
 
-    buf_init_fixed(&line, memory, sizeof(memory)); /* no malloc: it may be what failed */
+    buf_init_fixed(&line, memory, sizeof(memory));
+    /* no malloc: it may be what failed */
     put_head(&line, level, event);
     if (fields[0] != '\0' && strlen(fields) <= FIELDS_MAX) {
         buf_byte(&line, ',');
@@ -133,9 +150,9 @@ static void write_json(enum log_level level, const char *event, const char *fiel
     }
     put_message(&line, message, len);
     if (line.err != 0)
-        count_dropped();
+        count_dropped(1);
     else
-        write_line(&logger.error, line.data, line.len);
+        write_error_line(&line);
 }
 
 /* No byte that a terminal could take for a command: neither C0, DEL, C1 nor invalid UTF-8. */
@@ -179,7 +196,7 @@ static void write_for_people(enum log_level level, const char *event, const char
         buf_byte(&line, ')');
     }
     /* What did not fit is missing at the end; a person is better served by the beginning. */
-    write_line(&logger.error, line.data, line.len);
+    write_error_line(&line);
 }
 
 void log_init(const char *role, int slot, enum log_level level)
@@ -193,6 +210,7 @@ void log_init(const char *role, int slot, enum log_level level)
 
 void log_to(int error_fd, int access_fd)
 {
+    flush_access(); /* the lines belong to the old stream */
     logger.error = stream_of(error_fd);
     logger.access = stream_of(access_fd);
     logger.for_people = error_fd >= 0 && isatty(error_fd) == 1;
@@ -250,8 +268,21 @@ void log_event(enum log_level level, const char *event, const char *fields, cons
 
 void log_access(const struct buf *object)
 {
-    if (object->err != 0)
-        count_dropped();
-    else
-        write_line(&logger.access, object->data, object->len);
+    if (logger.access.fd < 0)
+        return; /* switched off */
+    if (object->err != 0 || object->len + 1 > LOG_LINE_MAX) {
+        count_dropped(1);
+        return;
+    }
+    if (logger.pending_len + object->len + 1 > LOG_LINE_MAX)
+        flush_access();
+    memcpy(logger.pending + logger.pending_len, object->data, object->len);
+    logger.pending_len += object->len;
+    logger.pending[logger.pending_len++] = '\n';
+    logger.pending_lines++;
+}
+
+void log_flush(void)
+{
+    flush_access();
 }

@@ -37,7 +37,10 @@ void log_event(enum log_level level, const char *event, const char *fields, cons
     __attribute__((format(printf, 4, 5)));
 
 /* One line of the access log; the buf holds a whole JSON object without newline. Too long a line
- * is counted as dropped. */
+ * is counted as dropped. Lines wait for log_flush(), at most LOG_LINE_MAX bytes of them: each write
+ * wakes the log's reader, which costs more than the line. */
 void log_access(const struct buf *object);
+/* Writes what waits; call it once a turn. Main thread only, like log_access(). */
+void log_flush(void);
 
 #endif

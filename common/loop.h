@@ -23,11 +23,11 @@ struct timer {
     size_t index;   /* private: place in the heap + 1, 0 = not set */
 };
 
-struct loop *loop_new(void); /* NULL: see errno */
+struct loop *loop_new(void);       /* NULL: see errno */
 void loop_free(struct loop *loop); /* NULL is fine; sources and timers are the caller's */
 
-/* Watches fd for events (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLLEXCLUSIVE...). src is borrowed until
- * loop_remove(). Returns 0 or -errno. */
+/* Watches fd for events (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLLEXCLUSIVE...). src is
+ * borrowed until loop_remove(). Returns 0 or -errno. */
 int loop_add(struct loop *loop, int fd, uint32_t events, struct event_source *src);
 int loop_modify(struct loop *loop, int fd, uint32_t events, struct event_source *src);
 /* Must be called before fd is closed. */

@@ -40,9 +40,10 @@ int shm_create(const char *name, mode_t mode, const struct shm_region_spec *regi
 /* Maps an existing object. -ENOENT: no such object; -EPROTO: not ours, or of another version or
  * size (the reason is in *why, a literal; NULL is fine). */
 int shm_attach(const char *name, bool writable, struct shm **out, const char **why);
-void shm_close(struct shm *shm); /* unmaps; the object stays. NULL is fine */
+void shm_close(struct shm *shm);       /* unmaps; the object stays. NULL is fine */
 int shm_unlink_name(const char *name); /* 0 also when it was gone */
-/* Sets an object aside under another name ("/..." both), for one that cannot be read. 0 or -errno. */
+/* Sets an object aside under another name ("/..." both), for one that cannot be read. 0 or -errno.
+ */
 int shm_rename_name(const char *name, const char *new_name);
 
 /* The region's first byte and size, or NULL if there is none or its layout differs. */

@@ -22,7 +22,7 @@ struct chat {
     char id[sizeof("chatcmpl-") + USAGE_ID_TEXT_BYTES];
     struct inflight_row *row;
     struct attempt *attempt; /* NULL once it is over */
-    struct relay relay;      /* of a stream; its buf is the attempt's output for a plain answer too */
+    struct relay relay; /* of a stream; its buf is the attempt's output for a plain answer too */
     struct buf ignored;
     int64_t waited_us;
     struct model_counters *model_counters; /* NULL: no place in the statistics */
@@ -78,24 +78,23 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
         event->source = USAGE_BY_NOBODY;
     }
     if (event->source != USAGE_BY_NOBODY)
-        event->cost_nano = money_cost_nano(&event->price, event->tokens_input,
-                                           event->tokens_cached, event->tokens_output);
+        event->cost_nano = money_cost_nano(&event->price, event->tokens_input, event->tokens_cached,
+                                           event->tokens_output);
     event->outcome = (uint8_t)outcome;
     event->error = e == NULL ? 0 : e->number;
-    event->http_status = (uint16_t)(e != NULL && !chat->relay.started
-                                        ? error_info(e->number)->http_status
-                                        : 200);
+    event->http_status =
+        (uint16_t)(e != NULL && !chat->relay.started ? error_info(e->number)->http_status : 200);
     if (outcome == USAGE_CANCELLED && !chat->relay.started)
         event->http_status = 0; /* nobody was there to get one */
-    event->duration_ms =
-        (uint32_t)((clock_monotonic_us() - chat->request->started_us) / 1000);
+    event->duration_ms = (uint32_t)((clock_monotonic_us() - chat->request->started_us) / 1000);
     if (chat->request->first_byte_us > 0)
         event->first_byte_ms =
             (uint32_t)((chat->request->first_byte_us - chat->request->started_us) / 1000);
     inflight_finish(chat->row);
 }
 
-/* Ends the attempt (its connection is closed if it still runs); its line in the event is written. */
+/* Ends the attempt (its connection is closed if it still runs); its line in the event is written.
+ */
 static void drop_attempt(struct chat *chat)
 {
     if (chat->attempt == NULL)
@@ -178,8 +177,7 @@ static ssize_t on_read(struct http_request *request, char *dst, size_t max)
 static void count_settled(struct chat *chat, const struct usage_event *event)
 {
     struct counters *c = chat->worker->counters;
-    int64_t overhead_us =
-        clock_monotonic_us() - chat->request->started_us - chat->waited_us;
+    int64_t overhead_us = clock_monotonic_us() - chat->request->started_us - chat->waited_us;
 
     counter_add(&c->tokens_input_total, (uint64_t)event->tokens_input);
     counter_add(&c->tokens_cached_total, (uint64_t)event->tokens_cached);

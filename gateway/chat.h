@@ -9,7 +9,8 @@
 
 /* Endpoint handler; arg is the struct worker. */
 void chat_handle(void *arg, struct http_request *request);
-/* Ends every admitted chat with the error (a stream with an error chunk) and settles what it got. */
+/* Ends every admitted chat with the error (a stream with an error chunk) and settles what it got.
+ */
 void chat_cut_all(struct worker *w, int number, const char *message);
 /* Ends the chats whose row is marked to be killed. */
 void chat_cut_killed(struct worker *w);

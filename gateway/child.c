@@ -1,4 +1,4 @@
-#define _GNU_SOURCE 1 /* MSG_CMSG_CLOEXEC's friends */
+#define _GNU_SOURCE 1 /* MSG_CMSG_CLOEXEC */
 #include "gateway/child.h"
 
 #include <assert.h>
@@ -389,6 +389,7 @@ int child_run(struct child *c, const struct child_ops *ops, void *arg)
         }
         atomic_store_explicit(&c->row->heartbeat_ms, loop_now_ms(c->loop), memory_order_relaxed);
         wait_ms = ops->on_turn(arg);
+        log_flush();
         note_dropped_lines(c);
     }
     return 0;
@@ -398,6 +399,7 @@ void child_free(struct child *c)
 {
     if (c == NULL)
         return;
+    log_flush();
     loop_free(c->loop);
     if (c->signal_fd != -1)
         close(c->signal_fd);

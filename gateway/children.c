@@ -15,8 +15,10 @@
 #include "common/log.h"
 #include "gateway/respawn.h"
 
-#define STARTING_FACTOR 10    /* a child that starts may be silent for so many watchdog_ms */
-#define REPLACE_MAX_MS 5000   /* longest wait for a killed worker's successor */
+#define STARTING_FACTOR 10  /* a child that starts may be silent for so many watchdog_ms */
+#define REPLACE_MAX_MS 5000 /* longest wait for a killed worker's successor */
+#define NAME_BYTES 32
+#define END_BYTES 48
 #define SILENT_REPORT_MS 5000 /* a silent usage-writer or helper is worth a line after this */
 
 struct child_process {
@@ -59,6 +61,16 @@ static struct counters *own_counters(const struct children *c)
 static void set_state(const struct child_process *p, enum process_state state)
 {
     atomic_store_explicit(&row_of(p)->state, state, memory_order_relaxed);
+}
+
+/* "worker 1", "helper": for people. */
+static const char *name_of(const struct child_process *p, char out[NAME_BYTES])
+{
+    if (p->role == ROLE_WORKER)
+        snprintf(out, NAME_BYTES, "%s %zu", process_role_name(p->role), p->slot);
+    else
+        snprintf(out, NAME_BYTES, "%s", process_role_name(p->role));
+    return out;
 }
 
 static void close_control(struct child_process *p)
@@ -198,20 +210,21 @@ failed:
 static void start_later(struct child_process *p, int64_t delay_ms)
 {
     int rc = loop_timer_set(p->children->setup.loop, &p->respawn_timer, delay_ms);
+    char name[NAME_BYTES];
 
     if (rc < 0)
-        log_event(LOG_ERROR, "respawn_failed", "", "%s %zu cannot be replaced: %s",
-                  process_role_name(p->role), p->slot, strerror(-rc));
+        log_event(LOG_ERROR, "respawn_failed", "", "%s cannot be replaced: %s", name_of(p, name),
+                  strerror(-rc));
 }
 
 static void start_or_retry(struct child_process *p)
 {
     int rc = start_one(p);
+    char name[NAME_BYTES];
 
     if (rc == 0)
         return;
-    log_event(LOG_ERROR, "fork_failed", "", "cannot start %s %zu: %s", process_role_name(p->role),
-              p->slot, strerror(-rc));
+    log_event(LOG_ERROR, "fork_failed", "", "cannot start %s: %s", name_of(p, name), strerror(-rc));
     start_later(p, RESPAWN_DELAY_MAX_MS);
 }
 
@@ -279,6 +292,7 @@ void children_set_config(struct children *c, struct config *config)
 
 static void tell(struct child_process *p, enum control_type type, int64_t arg, int fd)
 {
+    char name[NAME_BYTES];
     int rc;
 
     if (p->control_fd == -1)
@@ -288,8 +302,8 @@ static void tell(struct child_process *p, enum control_type type, int64_t arg, i
     rc = control_send(p->control_fd, type, arg, fd);
     /* One that has just died is no failure. */
     if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET)
-        log_event(LOG_ERROR, "control_failed", "", "cannot give an order to %s %zu (pid %ld): %s",
-                  process_role_name(p->role), p->slot, (long)p->pid, strerror(-rc));
+        log_event(LOG_ERROR, "control_failed", "", "cannot give an order to %s (pid %ld): %s",
+                  name_of(p, name), (long)p->pid, strerror(-rc));
 }
 
 void children_tell(struct children *c, enum process_role role, enum control_type type, int64_t arg,
@@ -343,30 +357,34 @@ static size_t settle(struct child_process *p)
     return reaped;
 }
 
+/* The same twice: a field for machines, words for people. */
+static void describe_end(int status, char field[END_BYTES], char words[END_BYTES])
+{
+    const char *name = WIFSIGNALED(status) ? sigabbrev_np(WTERMSIG(status)) : NULL;
+
+    if (name != NULL) {
+        snprintf(field, END_BYTES, "\"signal\":\"SIG%s\"", name);
+        snprintf(words, END_BYTES, "was killed by SIG%s", name);
+    } else if (WIFSIGNALED(status)) {
+        snprintf(field, END_BYTES, "\"signal\":\"%d\"", WTERMSIG(status));
+        snprintf(words, END_BYTES, "was killed by signal %d", WTERMSIG(status));
+    } else {
+        snprintf(field, END_BYTES, "\"status\":%d", WEXITSTATUS(status));
+        snprintf(words, END_BYTES, "ended with status %d", WEXITSTATUS(status));
+    }
+}
+
 static void log_death(const struct child_process *p, int status, size_t reaped, bool expected)
 {
-    enum log_level level = expected ? LOG_INFO : LOG_ERROR;
-    const char *role = process_role_name(p->role);
-    char fields[160];
+    char name[NAME_BYTES], field[END_BYTES], words[END_BYTES], fields[160];
 
-    if (WIFSIGNALED(status)) {
-        const char *name = sigabbrev_np(WTERMSIG(status));
-
-        snprintf(fields, sizeof(fields),
-                 "\"child\":\"%s\",\"child_slot\":%zu,\"child_pid\":%ld,\"signal\":\"SIG%s\","
-                 "\"reaped\":%zu",
-                 role, p->slot, (long)p->pid, name == NULL ? "?" : name, reaped);
-        log_event(level, "process_died", fields,
-                  "%s %zu (pid %ld) was killed by SIG%s; %zu requests settled for it", role,
-                  p->slot, (long)p->pid, name == NULL ? "?" : name, reaped);
-        return;
-    }
+    describe_end(status, field, words);
     snprintf(fields, sizeof(fields),
-             "\"child\":\"%s\",\"child_slot\":%zu,\"child_pid\":%ld,\"status\":%d,\"reaped\":%zu",
-             role, p->slot, (long)p->pid, WEXITSTATUS(status), reaped);
-    log_event(level, expected ? "process_ended" : "process_died", fields,
-              "%s %zu (pid %ld) ended with status %d; %zu requests settled for it", role, p->slot,
-              (long)p->pid, WEXITSTATUS(status), reaped);
+             "\"child\":\"%s\",\"child_slot\":%zu,\"child_pid\":%ld,%s,\"reaped\":%zu",
+             process_role_name(p->role), p->slot, (long)p->pid, field, reaped);
+    log_event(expected ? LOG_INFO : LOG_ERROR, expected ? "process_ended" : "process_died", fields,
+              "%s (pid %ld) %s; %zu requests settled for it", name_of(p, name), (long)p->pid, words,
+              reaped);
 }
 
 static void bury(struct child_process *p, int status)

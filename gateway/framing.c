@@ -145,11 +145,13 @@ int framing_check(struct MHD_Connection *connection, const char *method, const c
         return error_set(e, XR_EINVALID, NULL,
                          "The request's target must begin with '/' and hold printable ASCII only.");
     if (!is_http11 && strcmp(version, "HTTP/1.0") != 0)
-        return error_set(e, XR_EINVALID, NULL, "The protocol version must be HTTP/1.1 or HTTP/1.0.");
+        return error_set(e, XR_EINVALID, NULL,
+                         "The protocol version must be HTTP/1.1 or HTTP/1.0.");
     (void)MHD_get_connection_values_n(connection, MHD_HEADER_KIND, on_header, &walk);
     if (walk.fault == NULL)
         walk.fault = check_counts(&walk, is_http11);
     if (walk.fault != NULL)
-        return error_set(e, XR_EINVALID, NULL, "The request's headers are refused: %s.", walk.fault);
+        return error_set(e, XR_EINVALID, NULL, "The request's headers are refused: %s.",
+                         walk.fault);
     return 0;
 }

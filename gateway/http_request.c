@@ -94,8 +94,8 @@ static int check_head(struct httpd *h, struct http_request *r, const char *versi
         return rc;
     }
     if (strlen(r->target) >= HTTP_TARGET_MAX)
-        return error_set(e, XR_EURITOOLONG, NULL,
-                         "The request's target is longer than %d bytes.", HTTP_TARGET_MAX);
+        return error_set(e, XR_EURITOOLONG, NULL, "The request's target is longer than %d bytes.",
+                         HTTP_TARGET_MAX);
     rc = find_endpoint(h, r, e);
     if (rc < 0)
         return rc;

@@ -17,11 +17,11 @@
 #define DAEMON_CLIENTS_MAX 256 /* each resume walks a daemon's suspended connections */
 #define ACCEPTS_PER_TURN 32
 #define ACCEPT_PAUSE_MS 100
-#define CONNECTION_MEMORY (32 * 1024) /* headers, and the write buffer of a stream */
+#define CONNECTION_MEMORY (16 * 1024) /* headers, and the write buffer of a stream */
 #define TLS_BACKOFF_MAX_MS 50
 #define PEM_MAX (1024 * 1024)
-#define TLS_PRIORITIES                                                                             \
-    "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-CIPHER-ALL:+AES-256-GCM:"                 \
+#define TLS_PRIORITIES                                                             \
+    "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-CIPHER-ALL:+AES-256-GCM:" \
     "+CHACHA20-POLY1305:+AES-128-GCM"
 
 void client_set_deadline(struct client *c, int64_t delay_ms)
@@ -83,7 +83,8 @@ static struct client *client_new(struct mhd_daemon *d, struct MHD_Connection *co
     c->daemon = d;
     c->connection = connection;
     c->fd = info->connect_fd;
-    /* Edge-triggered and without EPOLLIN: it fires when the peer closes, and costs no further call. */
+    /* Edge-triggered and without EPOLLIN: it fires when the peer closes, and costs no further call.
+     */
     if (loop_add(h->setup.loop, c->fd, EPOLLRDHUP | EPOLLET, &c->src) < 0) {
         free(c);
         return NULL;

@@ -3,8 +3,8 @@
  *
  * The worker accepts by itself and spreads connections over several listener-less daemons, because
  * libmicrohttpd walks a daemon's whole list of suspended connections after each resume; TLS
- * connections have daemons of their own, because an open handshake makes their timeout a constant 0.
- * Deadlines are the worker's timers, and they end a connection with shutdown(): a suspended
+ * connections have daemons of their own, because an open handshake makes their timeout a constant
+ * 0. Deadlines are the worker's timers, and they end a connection with shutdown(): a suspended
  * connection is never timed out by the library. A client that leaves is seen by our own EPOLLRDHUP.
  *
  * A request is handled in notes: a handler answers at once or later, the turn moves the bytes. */
@@ -40,8 +40,8 @@ struct endpoint {
     const char *path; /* exact, or a prefix when it ends in '/': the rest is request->rest */
     bool needs_key;
     bool is_public; /* served on HTTP and HTTPS; else on the ops listener only */
-    /* Called once the body is there. Answers with http_answer...() now, or keeps the request and answers
-     * later, having set request->ops. */
+    /* Called once the body is there. Answers with http_answer...() now, or keeps the request and
+     * answers later, having set request->ops. */
     void (*handle)(void *arg, struct http_request *request);
 };
 
@@ -69,9 +69,9 @@ struct http_request {
     enum listener listener;
     const struct endpoint *endpoint; /* NULL: none matched */
     const char *method;              /* valid until completed */
-    char *target;                    /* as sent, with the query; at most HTTP_TARGET_MAX bytes kept */
-    const char *rest;                /* behind a prefix endpoint's path, unescaped by nobody */
-    struct key key;                  /* id 0 = none was needed or given */
+    char *target;     /* as sent, with the query; at most HTTP_TARGET_MAX bytes kept */
+    const char *rest; /* behind a prefix endpoint's path, unescaped by nobody */
+    struct key key;   /* id 0 = none was needed or given */
     struct buf body;
     struct config *config; /* the one it began with; referenced */
     int64_t started_us;    /* monotonic: its first bytes were seen */
@@ -102,7 +102,7 @@ struct httpd_setup { /* borrowed */
     size_t slot;
     struct config *config; /* referenced by the server; httpd_set_config() replaces it */
     const struct endpoint *endpoints;
-    void *arg; /* for the endpoints' handlers */
+    void *arg;                      /* for the endpoints' handlers */
     int listen_fds[LISTENER_COUNT]; /* -1 = off */
 };
 
@@ -111,8 +111,8 @@ void httpd_free(struct httpd *h); /* cuts what is still open. NULL is fine */
 /* One turn's work: resumed connections, readable daemons, due timeouts. */
 void httpd_run(struct httpd *h);
 int64_t httpd_next_ms(const struct httpd *h); /* how long the loop may sleep, -1 = no limit */
-/* Takes the new limits and certificate over (existing TLS connections keep theirs). 0 or -errno: the
- * old ones stay. */
+/* Takes the new limits and certificate over (existing TLS connections keep theirs). 0 or -errno:
+ * the old ones stay. */
 int httpd_set_config(struct httpd *h, struct config *config);
 /* No new connections on the public listeners; idle ones are closed, answers say so. */
 void httpd_drain(struct httpd *h);

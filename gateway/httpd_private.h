@@ -18,7 +18,7 @@ struct mhd_daemon {
     bool retired;  /* gets no new connections: its certificate is an old one */
     bool readable; /* notes since the last run */
     bool resumed;
-    bool worked; /* one of our callbacks ran during the last run */
+    bool worked;         /* one of our callbacks ran during the last run */
     int64_t next_run_ms; /* -1 = no need by time */
     int64_t backoff_ms;
 };

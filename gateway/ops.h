@@ -5,8 +5,9 @@
 #include "gateway/httpd.h"
 
 /* Endpoint handlers; arg is the struct worker. */
-void ops_handle_health(void *arg, struct http_request *r);  /* 200 while a worker answers */
-void ops_handle_ready(void *arg, struct http_request *r);   /* 503 with the reason in "status" */
-void ops_handle_metrics(void *arg, struct http_request *r); /* the whole instance, Prometheus text */
+void ops_handle_health(void *arg, struct http_request *r); /* 200 while a worker answers */
+void ops_handle_ready(void *arg, struct http_request *r);  /* 503 with the reason in "status" */
+void ops_handle_metrics(void *arg,
+                        struct http_request *r); /* the whole instance, Prometheus text */
 
 #endif

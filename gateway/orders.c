@@ -22,8 +22,7 @@ static const char *order_reload(struct master *m, const cJSON *request, struct b
     if (rc == 0) {
         buf_byte(result, '{');
         json_put_field_u64(result, "generation", m->config->generation);
-        json_put_key(result, "restart_needed");
-        json_put_string(result, restart.data, restart.len);
+        json_put_field_text(result, "restart_needed", buf_text(&restart));
         buf_byte(result, '}');
     }
     buf_clear(&restart);

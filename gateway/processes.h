@@ -14,7 +14,13 @@
 #define PROCESSES_REGION "processes"
 
 enum process_role { ROLE_WORKER, ROLE_WRITER, ROLE_HELPER, ROLE_MASTER };
-enum process_state { PROCESS_NONE, PROCESS_STARTING, PROCESS_READY, PROCESS_DRAINING, PROCESS_DEAD };
+enum process_state {
+    PROCESS_NONE,
+    PROCESS_STARTING,
+    PROCESS_READY,
+    PROCESS_DRAINING,
+    PROCESS_DEAD
+};
 
 struct process_row {
     uint32_t role; /* enum process_role */

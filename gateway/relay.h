@@ -10,8 +10,8 @@
 #include "gateway/httpd.h"
 #include "router/attempt.h"
 
-#define RELAY_HIGH_WATER (64 * 1024) /* stop reading the provider */
-#define RELAY_LOW_WATER (16 * 1024)  /* read on */
+#define RELAY_HIGH_WATER (64 * 1024)        /* stop reading the provider */
+#define RELAY_LOW_WATER (16 * 1024)         /* read on */
 #define RELAY_PENDING_MAX (8 * 1024 * 1024) /* one event can be large */
 
 struct relay { /* embedded */
@@ -32,7 +32,8 @@ void relay_watch(struct relay *r);
 void relay_clear(struct relay *r);
 /* New events are in pending. */
 void relay_on_output(struct relay *r);
-/* The answer is over; e NULL = complete. False: nothing had started, the caller answers with a status. */
+/* The answer is over; e NULL = complete. False: nothing had started, the caller answers with a
+ * status. */
 bool relay_end(struct relay *r, const struct error *e);
 /* http_request_ops.read */
 ssize_t relay_read(struct relay *r, char *dst, size_t max);

@@ -49,8 +49,8 @@ static void on_drain(void *arg, int64_t deadline_ms)
     loop_timer_cancel(w->loop, &w->drain_timer);
     if (deadline_ms == 0)
         return;
-    if (loop_timer_set(w->loop, &w->drain_timer,
-                       deadline_ms == -1 || left_ms < 0 ? 0 : left_ms) < 0)
+    if (loop_timer_set(w->loop, &w->drain_timer, deadline_ms == -1 || left_ms < 0 ? 0 : left_ms) <
+        0)
         on_drain_timer(&w->drain_timer);
 }
 
@@ -88,16 +88,16 @@ static int open_worker(struct worker *w)
 {
     const struct child_setup *setup = w->setup;
     struct instance *instance = setup->instance;
-    struct httpd_setup http = {.loop = w->loop,
-                               .counters = w->counters,
-                               .keys = instance->keys,
-                               .ids = inflight_ids(instance->inflight, setup->slot),
-                               .slot = setup->slot,
-                               .config = setup->config,
-                               .endpoints = ENDPOINTS,
-                               .arg = w,
-                               .listen_fds = {setup->listen_http, setup->listen_https,
-                                              setup->listen_ops}};
+    struct httpd_setup http = {
+        .loop = w->loop,
+        .counters = w->counters,
+        .keys = instance->keys,
+        .ids = inflight_ids(instance->inflight, setup->slot),
+        .slot = setup->slot,
+        .config = setup->config,
+        .endpoints = ENDPOINTS,
+        .arg = w,
+        .listen_fds = {setup->listen_http, setup->listen_https, setup->listen_ops}};
 
     inflight_slot_open(instance->inflight, setup->slot);
     w->upstreams = upstreams_new(w->loop, instance->addresses, w->counters);

@@ -25,7 +25,7 @@ struct worker {
     struct chat *chats; /* all that are admitted and not completed */
     struct timer drain_timer;
     bool draining;
-    bool stopping; /* the drain's deadline has passed: what runs is cut */
+    bool stopping;   /* the drain's deadline has passed: what runs is cut */
     bool has_killed; /* a row may be marked: look */
 };
 

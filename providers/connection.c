@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,7 +147,7 @@ static void fail(struct connection *c, int rc, const char *reason)
 static void finish_connect(struct connection *c, CURLcode result)
 {
     struct connections *pool = pool_of(c);
-    const char *reason = "the connection to the provider was lost";
+    const char *reason = "the connection was lost";
     curl_socket_t fd = CURL_SOCKET_BAD;
     int rc = XR_EUPSTREAM;
 
@@ -273,7 +274,7 @@ static int advance(struct connection *c, const char **reason)
         rc = begin_connect(c);
     else if (rc == -EAGAIN)
         rc = loop_timer_set(pool_of(c)->loop, &c->timer, LOOKUP_POLL_MS);
-    *reason = rc == XR_EUPSTREAM ? "the provider's name could not be looked up" : "out of memory";
+    *reason = rc == XR_EUPSTREAM ? "its name could not be looked up" : "out of memory";
     return rc;
 }
 
@@ -461,6 +462,19 @@ ssize_t connection_send(struct connection *c, const char *data, size_t len)
     return n == -1 ? -errno : n;
 }
 
+/* libcurl reports a TLS connection that was merely cut like one that was closed properly. Without
+ * the peer's farewell anybody on the way could have shortened a body that ends with the connection.
+ */
+static bool is_closed_properly(struct connection *c)
+{
+    struct curl_tlssessioninfo *info = NULL;
+
+    if (curl_easy_getinfo(c->easy, CURLINFO_TLS_SSL_PTR, &info) != CURLE_OK || info == NULL ||
+        info->backend != CURLSSLBACKEND_OPENSSL || info->internals == NULL)
+        return false;
+    return (SSL_get_shutdown(info->internals) & SSL_RECEIVED_SHUTDOWN) != 0;
+}
+
 static ssize_t recv_with_curl(struct connection *c, char *data, size_t len)
 {
     size_t n = 0;
@@ -470,7 +484,9 @@ static ssize_t recv_with_curl(struct connection *c, char *data, size_t len)
         c->is_drained = true;
         return -EAGAIN;
     }
-    return code == CURLE_OK ? (ssize_t)n : -ECONNRESET;
+    if (code != CURLE_OK || (n == 0 && !is_closed_properly(c)))
+        return -ECONNRESET;
+    return (ssize_t)n;
 }
 
 ssize_t connection_recv(struct connection *c, char *data, size_t len)

@@ -97,22 +97,22 @@ int dial_explain(CURLcode code, const char **reason)
         *reason = "out of memory";
         return -ENOMEM;
     case CURLE_OPERATION_TIMEDOUT:
-        *reason = "no connection to the provider in time";
+        *reason = "no connection in time";
         return XR_ETIMEOUT;
     case CURLE_COULDNT_CONNECT:
-        *reason = "the provider cannot be connected to";
+        *reason = "it cannot be connected to";
         return XR_EUPSTREAM;
     case CURLE_PEER_FAILED_VERIFICATION:
-        *reason = "the provider's certificate is not trusted";
+        *reason = "its certificate is not trusted";
         return XR_EUPSTREAM;
     case CURLE_SSL_CACERT_BADFILE:
-        *reason = "the provider's CA bundle cannot be read";
+        *reason = "its CA bundle cannot be read";
         return XR_EUPSTREAM;
     case CURLE_SSL_CONNECT_ERROR:
-        *reason = "the TLS handshake with the provider failed";
+        *reason = "the TLS handshake did not succeed";
         return XR_EUPSTREAM;
     default:
-        *reason = "the connection to the provider failed";
+        *reason = "the connection could not be made";
         return XR_EUPSTREAM;
     }
 }

@@ -83,7 +83,9 @@ static void put_credential(struct buf *out, const char *scheme, const char *secr
     const char *text;
 
     buf_init_secret(&value, HTTP1_HEAD_MAX);
-    buf_printf(&value, "%s %s", scheme, secret);
+    buf_str(&value, scheme);
+    buf_byte(&value, ' ');
+    buf_str(&value, secret);
     text = buf_text(&value);
     if (text == NULL)
         out->err = value.err;

@@ -368,7 +368,7 @@ static bool read_plain(struct stream *s, const struct event *ev)
 
 static int skip_bad(struct stream *s, struct error *e)
 {
-    log_event(LOG_WARN, "bad_event", "", "gigachat: event %u of a stream is not what was expected",
+    log_event(LOG_WARN, "bad_event", "", "gigachat: a stream's bad event number %u",
               s->bad_events + 1);
     if (s->bad_events++ < BAD_EVENTS_MAX)
         return 0;

@@ -66,6 +66,8 @@ int think_feed(struct think_splitter *t, const char *text, size_t len, struct bu
 {
     size_t at = 0;
 
+    if (len == 0) /* then text may be NULL */
+        return 0;
     while (at < len && t->state == THINK_BEGINNING)
         at += feed_beginning(t, text + at, len - at, answer);
     while (at < len && t->state == THINK_INSIDE)

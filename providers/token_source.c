@@ -7,9 +7,9 @@
 #include "common/container.h"
 #include "common/log.h"
 
-#define POLL_MS 5               /* another worker fetches: how often we look */
-#define FETCH_BODY_MAX 65536    /* a token answer is about 1.3 KB */
-#define FETCH_TIMEOUT_MS 20000  /* of one token request, and so of the lease */
+#define POLL_MS 5              /* another worker fetches: how often we look */
+#define FETCH_BODY_MAX 65536   /* a token answer is about 1.3 KB */
+#define FETCH_TIMEOUT_MS 20000 /* of one token request, and so of the lease */
 #define RETRY_AFTER_FAILURE_MS 500
 #define POISON_MS 30000 /* after a final refusal nobody asks the provider again for so long */
 

@@ -366,7 +366,7 @@ static void receive(struct upstream *u)
 {
     size_t budget = READ_PER_TURN;
 
-    if (!feed_stash(u))
+    if (u->is_paused || !feed_stash(u))
         return;
     while (!u->is_paused) {
         ssize_t n;
@@ -461,10 +461,14 @@ struct upstreams *upstreams_new(struct loop *loop, const struct addresses_region
 
 void upstreams_free(struct upstreams *pool)
 {
+    struct upstream *u, *next;
+
     if (pool == NULL)
         return;
-    while (pool->all != NULL)
-        upstream_cancel(pool->all);
+    for (u = pool->all; u != NULL; u = next) {
+        next = u->next;
+        upstream_cancel(u);
+    }
     connections_free(pool->connections);
     free(pool);
 }
@@ -475,21 +479,24 @@ void upstreams_close_idle(struct upstreams *pool)
 }
 
 static struct upstream *upstream_new(struct upstreams *pool, const struct upstream_target *target,
-                                     struct origin *origin)
+                                     const struct url_parts *url)
 {
     struct upstream *u = calloc(1, sizeof(*u));
 
     if (u == NULL)
         return NULL;
     u->parser = http1_new();
-    if (u->parser == NULL) {
+    u->origin = origin_get(pool->connections, url, target->ca_bundle_file);
+    if (u->parser == NULL || u->origin == NULL) {
+        if (u->origin != NULL)
+            origin_put(u->origin);
+        http1_free(u->parser);
         free(u);
         return NULL;
     }
     u->owner =
         (struct connection_owner){.on_ready = on_ready, .on_failed = on_failed, .on_io = on_io};
     u->pool = pool;
-    u->origin = origin;
     u->timer.on_timer = on_timer;
     buf_init(&u->stash, READ_BYTES);
     u->connect_ms = target->connect_ms;
@@ -516,26 +523,24 @@ struct upstream *upstream_start(struct upstreams *pool, const struct upstream_ta
                                 struct error *e)
 {
     const char *reason = "out of memory";
+    struct outgoing request;
     struct url_parts url;
-    struct origin *origin;
     struct upstream *u;
-    int rc;
+    int rc = outgoing_take(&request, head, body);
 
-    if (url_split(target->url, &url) < 0)
-        return fail_start(e, XR_EUPSTREAM, "its URL is not valid");
-    origin = origin_get(pool->connections, &url, target->ca_bundle_file);
-    if (origin == NULL)
-        return fail_start(e, -ENOMEM, reason);
-    u = upstream_new(pool, target, origin);
-    if (u == NULL) {
-        origin_put(origin);
-        return fail_start(e, -ENOMEM, reason);
+    if (rc == 0 && url_split(target->url, &url) < 0) {
+        rc = XR_EUPSTREAM;
+        reason = "its URL is not valid";
     }
+    u = rc == 0 ? upstream_new(pool, target, &url) : NULL;
+    if (u == NULL) {
+        outgoing_clear(&request);
+        return fail_start(e, rc == 0 ? -ENOMEM : rc, reason);
+    }
+    u->request = request;
     u->callbacks = *callbacks;
     u->arg = arg;
-    rc = outgoing_take(&u->request, head, body);
-    if (rc == 0)
-        rc = arm(u);
+    rc = arm(u);
     if (rc == 0)
         rc = begin(u, &reason);
     if (rc < 0) {

@@ -11,8 +11,9 @@
 
 #define ANSWER_MAX (16 * 1024 * 1024) /* a plain answer */
 #define ERROR_BODY_MAX (64 * 1024)    /* what is read of an answer that reports a failure */
-#define TAIL_MS 20 /* after a stream's last event: how long to wait for the end of its framing, so
-                      that the connection can be used again */
+#define TAIL_MS                                                                        \
+    20 /* after a stream's last event: how long to wait for the end of its framing, so \
+          that the connection can be used again */
 
 struct attempt {
     const struct attempt_engine *engine;
@@ -110,8 +111,8 @@ static int on_head(void *arg, const struct http1_head *head)
 static int decode_one(struct attempt *a, const struct event *event)
 {
     size_t before = a->setup.out->len;
-    int rc = a->ops->decode_event(a->stream, event, a->setup.out, &a->usage, &a->usage_final,
-                                  &a->error);
+    int rc =
+        a->ops->decode_event(a->stream, event, a->setup.out, &a->usage, &a->usage_final, &a->error);
 
     if (a->setup.out->len > before)
         counter_inc(&a->engine->counters->stream_chunks_total);
@@ -338,9 +339,10 @@ int attempt_start(const struct attempt_engine *engine, const struct attempt_setu
     sse_init(&a->sse);
     buf_init(&a->body, ERROR_BODY_MAX);
     if (a->ops == NULL) {
+        error_set(e, XR_ENOPROVIDER, NULL, "No adapter of this gateway speaks \"%s\".",
+                  a->provider->type);
         attempt_free(a);
-        return error_set(e, XR_ENOPROVIDER, NULL, "No adapter of this gateway speaks \"%s\".",
-                         a->provider->type);
+        return e->number;
     }
     index = counters_find_provider(engine->region, a->provider->name);
     if (index >= 0)

@@ -40,9 +40,10 @@ struct attempt_setup { /* all borrowed until attempt_free() */
     const struct chat_request *request;
     const struct answer_identity *identity;
     const char *request_id;
-    struct buf *out;            /* gets OpenAI's bytes: the body, or the stream's events */
-    struct buf *ignored;        /* names of parameters the provider lacks */
-    struct usage_event *event;  /* its attempts[] and provider are filled here, tokens_output as it grows */
+    struct buf *out;     /* gets OpenAI's bytes: the body, or the stream's events */
+    struct buf *ignored; /* names of parameters the provider lacks */
+    struct usage_event
+        *event; /* its attempts[] and provider are filled here, tokens_output as it grows */
     _Atomic uint32_t *has_answer; /* set to 1 with the provider's first useful byte */
     const struct attempt_callbacks *callbacks;
     void *arg;

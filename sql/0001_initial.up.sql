@@ -54,8 +54,10 @@ CREATE TABLE usage (
 
 CREATE INDEX usage_by_key ON usage (api_key_id, created_at);
 
+-- No foreign key: they are written in the transaction that adds the usage row, and the check would
+-- look that row up once more.
 CREATE TABLE usage_attempts (
-    usage_id      BLOB NOT NULL REFERENCES usage (id) ON DELETE CASCADE,
+    usage_id      BLOB NOT NULL,
     number        INTEGER NOT NULL, -- 1 = first
     provider      TEXT NOT NULL,
     model         TEXT NOT NULL,    -- as the provider names it

@@ -30,6 +30,7 @@ enum statement {
     ST_INSERT_USAGE,
     ST_SELECT_USAGE,
     ST_DELETE_USAGE,
+    ST_DELETE_ATTEMPTS,
     ST_INSERT_ATTEMPT,
     ST_ADD_HOURLY,
     ST_TOUCH_KEY,
@@ -50,6 +51,7 @@ static const char *const STATEMENTS[ST_COUNT] = {
                         " AND tokens_input = ?4 AND tokens_cached = ?5 AND tokens_output = ?6"
                         " AND cost = ?7",
     [ST_DELETE_USAGE] = "DELETE FROM usage WHERE id = ?1",
+    [ST_DELETE_ATTEMPTS] = "DELETE FROM usage_attempts WHERE usage_id = ?1",
     [ST_INSERT_ATTEMPT] =
         "INSERT INTO usage_attempts (usage_id, number, provider, model, status, error, started_at,"
         " duration_ms, tokens_input, tokens_cached, tokens_output)"
@@ -310,20 +312,29 @@ static int compare_usage(struct ledger *l, const struct usage_event *e, const st
     return rc == SQLITE_DONE ? LEDGER_DIFFERS : database_errno(rc);
 }
 
+static int delete_event(struct ledger *l, const struct usage_event *e)
+{
+    static const enum statement PARTS[] = {ST_DELETE_ATTEMPTS, ST_DELETE_USAGE};
+    int rc = 0;
+
+    for (size_t i = 0; i < sizeof(PARTS) / sizeof(PARTS[0]) && rc == 0; i++) {
+        sqlite3_stmt *st = l->statements[PARTS[i]];
+
+        sqlite3_bind_blob(st, 1, e->id.bytes, USAGE_ID_BYTES, SQLITE_STATIC);
+        rc = database_step(st);
+    }
+    return rc;
+}
+
 /* A constraint undoes only its own statement: the batch goes on without this event. */
 static int refuse(struct ledger *l, const struct usage_event *e, bool has_row)
 {
-    sqlite3_stmt *st = l->statements[ST_DELETE_USAGE];
-    int rc;
+    int rc = 0;
 
     snprintf(l->reason, sizeof(l->reason), "%s", sqlite3_errmsg(l->db));
-    if (has_row) {
-        sqlite3_bind_blob(st, 1, e->id.bytes, USAGE_ID_BYTES, SQLITE_STATIC);
-        rc = database_step(st); /* its attempts go with it */
-        if (rc < 0)
-            return rc;
-    }
-    return LEDGER_REFUSED;
+    if (has_row)
+        rc = delete_event(l, e);
+    return rc < 0 ? rc : LEDGER_REFUSED;
 }
 
 int ledger_begin(struct ledger *l)

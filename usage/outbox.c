@@ -111,13 +111,16 @@ struct outbox *outbox_slot(struct outbox_region *r, size_t slot)
 
 bool outbox_is_sane(const struct outbox *ob)
 {
-    uint64_t head = outbox_head(ob);
+    /* In this order a ring that is in use is sane too: no cursor was ever past a later head, and no
+     * head a capacity past a later tail. */
     uint64_t committed = outbox_committed(ob);
     uint64_t spooled = atomic_load_explicit(&ob->spooled, memory_order_acquire);
+    uint64_t head = outbox_head(ob);
+    uint64_t tail = outbox_tail(ob);
 
     return ob->capacity % 8 == 0 && ob->capacity >= EVENTS_MIN * USAGE_EVENT_MAX && head % 8 == 0 &&
            committed % 8 == 0 && spooled % 8 == 0 && committed <= head && spooled <= head &&
-           head - outbox_tail(ob) <= ob->capacity;
+           (tail >= head || head - tail <= ob->capacity);
 }
 
 void outbox_set_owner(struct outbox *ob, uint32_t pid)
@@ -219,9 +222,9 @@ size_t outbox_capacity(const struct outbox *ob)
 unsigned outbox_fill_percent(const struct outbox *ob)
 {
     uint64_t tail = outbox_tail(ob);
-    uint64_t used = outbox_head(ob) - tail;
+    uint64_t used = outbox_head(ob) - tail; /* of two moments: maybe more than there is */
 
-    return (unsigned)(used * 100 / ob->capacity);
+    return used >= ob->capacity ? 100 : (unsigned)(used * 100 / ob->capacity);
 }
 
 /* The length of the record at position, 0 if there is none that could end by head. */

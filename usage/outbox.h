@@ -27,7 +27,7 @@ void outbox_region_init(struct outbox_region *r, size_t slots, size_t ring_bytes
 struct outbox_region *outbox_region_get(const struct shm *shm); /* NULL if absent or other layout */
 size_t outbox_slot_count(const struct outbox_region *r);
 struct outbox *outbox_slot(struct outbox_region *r, size_t slot);
-/* Whether the cursors of a ring found after a crash make sense. */
+/* Whether the cursors make sense: of a ring found after a crash, or of one in use. */
 bool outbox_is_sane(const struct outbox *ob);
 
 /* Who may append: the worker when it starts, the reaper (0) when it has settled a dead one. A ring

@@ -82,9 +82,7 @@ static enum ctl_exit handle_answer(struct connection *c, bool *done)
 
     c->has_answer = true;
     *done = false;
-    if (!cJSON_IsObject(tree))
-        status = ctl_refuse("%s: an answer that makes no sense", servers[c->call->server].name);
-    else if (json_get_bool(tree, "done", done) == -EINVAL)
+    if (!cJSON_IsObject(tree) || json_get_bool(tree, "done", done) == -EINVAL)
         status = ctl_refuse("%s: an answer that makes no sense", servers[c->call->server].name);
     else if (cJSON_IsObject(error))
         status = handle_error(error);

@@ -119,8 +119,11 @@ static const char *models_text(const cJSON *key, char *out, size_t size)
     struct buf text;
 
     buf_init_fixed(&text, out, size);
-    cJSON_ArrayForEach(model, json_get(key, "models")) if (cJSON_IsString(model))
-        buf_printf(&text, "%s%s", text.len > 0 ? ", " : "", model->valuestring);
+    cJSON_ArrayForEach(model, json_get(key, "models"))
+    {
+        if (cJSON_IsString(model))
+            buf_printf(&text, "%s%s", text.len > 0 ? ", " : "", model->valuestring);
+    }
     return text.len > 0 && buf_text(&text) != NULL ? out : "all";
 }
 
@@ -154,7 +157,10 @@ static enum ctl_exit on_listed(void *arg, const struct ctl_answer *answer)
     if (json_slice(answer->text, answer->len, "keys", &array, &len) < 0)
         return CTL_OK; /* the last frame may be empty */
     if (!l->ctl->options.json) {
-        cJSON_ArrayForEach(key, json_get(answer->tree, "keys")) add_row(&l->table, key);
+        cJSON_ArrayForEach(key, json_get(answer->tree, "keys"))
+        {
+            add_row(&l->table, key);
+        }
         return CTL_OK;
     }
     if (cJSON_GetArraySize(json_get(answer->tree, "keys")) == 0)

@@ -29,8 +29,11 @@ static void put_heading(const cJSON *stat, struct buf *out)
                json_string(stat, "instance"), running ? "running for" : "NOT RUNNING, ran for");
     put_span(out, uptime_s);
     buf_byte(out, '\n');
-    cJSON_ArrayForEach(listener, json_get(stat, "listeners")) if (cJSON_IsString(listener))
-        buf_printf(out, "%-6s %s\n", listener->string, listener->valuestring);
+    cJSON_ArrayForEach(listener, json_get(stat, "listeners"))
+    {
+        if (cJSON_IsString(listener))
+            buf_printf(out, "%-6s %s\n", listener->string, listener->valuestring);
+    }
     buf_byte(out, '\n');
 }
 
@@ -129,10 +132,15 @@ static void put_list(const cJSON *stat, const char *name, struct buf *out)
     memset(alignment + 1, 'r', (size_t)columns - 1);
     ctl_table_init(&table, alignment);
     cJSON_ArrayForEach(value, first)
+    {
         ctl_table_cell(&table, value == first->child ? name : value->string);
+    }
     cJSON_ArrayForEach(row, json_get(stat, name))
     {
-        cJSON_ArrayForEach(value, row) add_value(&table, value);
+        cJSON_ArrayForEach(value, row)
+        {
+            add_value(&table, value);
+        }
     }
     buf_byte(out, '\n');
     ctl_table_render(&table, out);

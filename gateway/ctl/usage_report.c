@@ -64,7 +64,9 @@ static void put_table(const cJSON *usage, struct buf *out)
     ctl_table_cell(&table, by);
     ctl_table_heading(&table, "REQUESTS|ERRORS|INPUT|CACHED|OUTPUT|COST");
     cJSON_ArrayForEach(row, json_get(usage, "rows"))
+    {
         add_cells(&table, by == NULL ? NULL : label_of(row, by), row);
+    }
     add_cells(&table, "total", json_get(usage, "total"));
     ctl_table_render(&table, out);
     ctl_table_clear(&table);

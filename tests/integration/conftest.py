@@ -34,9 +34,12 @@ def make_gateway(directory, sim):
         return gateway.start() if start else gateway
 
     yield make
+    left = []
     for gateway in made:
         gateway.stop()
-        assert gateway.shm_objects() == []
+        left += gateway.leftovers()
+        gateway.clear()
+    assert left == []
 
 
 @pytest.fixture

@@ -183,6 +183,9 @@ class Gateway:
         self.ports = {}
         self.tls = tls
         self.env = dict(os.environ)
+        self.binary = BUILD / "xrouter"
+        self.prefix = []  # put before the command, as in ["setpriv", ...]
+        self.own_session = False  # a process group of its own, for Ctrl-C
         listen = {"http": "127.0.0.1:0", "ops": "127.0.0.1:0"}
         if tls:
             self.make_certificate()
@@ -254,11 +257,12 @@ class Gateway:
 
     def start(self, wait=True):
         self.process = subprocess.Popen(
-            [BUILD / "xrouter", "-c", self.file],
+            [*self.prefix, self.binary, "-c", self.file],
             stdout=open(self.directory / "stdout.log", "ab"),
             stderr=open(self.directory / "stderr.log", "ab"),
             env=self.env,
             cwd=self.directory,
+            start_new_session=self.own_session,
         )
         if wait:
             self.wait_ready()
@@ -306,12 +310,57 @@ class Gateway:
 
     def kill_all(self):
         """kill -9 of the master and everything below it."""
-        pids = [self.process.pid] + [p["pid"] for p in self.processes()]
+        pids = {self.process.pid, *self.living(), *(p["pid"] for p in self.processes())}
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        # One that had just been forked is not in any list yet.
+        wait_until(lambda: not self.kill_living(), 10, "the end of all processes")
         wait_until(lambda: not any(alive(p) for p in pids), 10, "the end of all processes")
+
+    def kill_living(self):
+        pids = self.living()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return pids
+
+    def living(self):
+        """Pids of this instance's processes, known by the locks they hold: children of a master
+        that is gone are among them."""
+        inodes = set()
+        for path in ("run/xrouter.lock", "run/xrouter.pid", "state"):
+            with contextlib.suppress(FileNotFoundError):
+                inodes.add(os.stat(self.directory / path).st_ino)
+        with open("/proc/locks", encoding="ascii") as f:
+            fields = [line.split() for line in f]
+        held = {
+            int(lock[4])
+            for lock in fields
+            if lock[1] == "FLOCK" and int(lock[5].rsplit(":", 1)[1]) in inodes
+        }
+        return sorted(pid for pid in held if alive(pid))
+
+    def leftovers(self):
+        """What an instance that has stopped must not leave, as text."""
+        run = self.directory / "run"
+        files = [] if not run.exists() else [n for n in os.listdir(run) if n != "xrouter.lock"]
+        return (
+            [f"process {pid}" for pid in self.living()]
+            + [f"shared memory {name}" for name in self.shm_objects()]
+            + [f"file {name}" for name in files]
+        )
+
+    def clear(self):
+        """Removes what a failed test, or one that killed the master, has left."""
+        wait_until(lambda: not self.kill_living(), 10, "the end of all processes")
+        for name in self.shm_objects():
+            path = Path("/dev/shm") / name
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
 
     def logs(self):
         text = ""
@@ -453,13 +502,16 @@ class Gateway:
         finally:
             connection.close()
 
-    def shm_objects(self):
-        """Names in /dev/shm that belong to this instance."""
+    def shm_name(self):
+        """Of the instance's public object, as a file in /dev/shm."""
         import hashlib
 
         real = os.path.realpath(self.directory / "run")
-        tag = "xrouter-" + hashlib.sha256(real.encode()).hexdigest()[:12]
-        return [name for name in os.listdir("/dev/shm") if name.startswith(tag)]
+        return "xrouter-" + hashlib.sha256(real.encode()).hexdigest()[:12]
+
+    def shm_objects(self):
+        """Names in /dev/shm that belong to this instance."""
+        return [name for name in os.listdir("/dev/shm") if name.startswith(self.shm_name())]
 
 
 class Load:

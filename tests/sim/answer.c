@@ -10,7 +10,7 @@
 static const char think_text[] = "<think>Let me think about it first.</think>";
 static const char blacklist_text[] =
     "I do not talk about such things. Let us speak about something else.";
-static const char default_words[] = "The simulator has nothing to repeat";
+static const char default_words[] = " The simulator has nothing to repeat";
 
 static const char *const finish_names[] = {
     [FINISH_STOP] = "stop",           [FINISH_LENGTH] = "length", [FINISH_CALL] = "function_call",
@@ -22,7 +22,7 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-/* The words of text, markers left out, one space between them, at most max bytes. */
+/* The words of text, markers left out, one space before each, at most max bytes. */
 static void put_words(struct buf *out, const char *text, size_t max)
 {
     while (*text != '\0') {
@@ -42,8 +42,7 @@ static void put_words(struct buf *out, const char *text, size_t max)
             n++;
         if (out->len + n + 1 > max)
             return;
-        if (out->len > 0)
-            buf_byte(out, ' ');
+        buf_byte(out, ' ');
         buf_append(out, text, n);
         text += n;
     }
@@ -222,14 +221,16 @@ static bool put_next_word(struct answer *answer, struct buf *piece)
     if (answer->words_left == 0)
         return false;
     answer->words_left--;
-    if (answer->started && !put_limited(answer, piece, " ", 1))
-        return false;
-    answer->started = true;
-    n = 0;
+    /* Every word has its space before it, except the very first of an answer. */
+    n = 1;
     while (answer->at + n < answer->text.len && text[answer->at + n] != ' ')
         n++;
     text += answer->at;
-    answer->at = answer->at + n + 1 < answer->text.len ? answer->at + n + 1 : 0;
+    answer->at = answer->at + n < answer->text.len ? answer->at + n : 0;
+    if (!answer->started) {
+        answer->started = true;
+        return put_limited(answer, piece, text + 1, n - 1);
+    }
     return put_limited(answer, piece, text, n);
 }
 

@@ -12,6 +12,7 @@
 
 #define MODEL_VERSION ":2.0.28.2"
 #define BODY_BYTES_MAX SIM_TEXT_BYTES_MAX
+#define BURST_CHUNK_WORDS 64 /* at least: a burst is to be content, not envelopes */
 
 static void chat_free(void *data)
 {
@@ -196,6 +197,8 @@ static void generate(struct conn *conn, const struct chat_request *request,
     struct chat *chat = conn->handler_data;
     struct sim *sim = conn->sim;
 
+    if (plan_has(&conn->plan, PLAN(BURST)) && chat->pace.chunk_words < BURST_CHUNK_WORDS)
+        chat->pace.chunk_words = BURST_CHUNK_WORDS;
     if (answer_compose(&chat->answer, request, &conn->plan, &chat->pace) < 0) {
         http_reply_error(conn, 500, http_reason(500));
         return;

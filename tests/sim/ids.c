@@ -39,10 +39,13 @@ void random_uuid(struct random_source *random, char out[UUID_BYTES])
 
     half[0] = (half[0] & ~0xf000ULL) | 0x4000ULL;
     half[1] = (half[1] & ~(3ULL << 62)) | (1ULL << 63);
-    for (int digit = 0; digit < 32; digit++) {
-        if (digit == 8 || digit == 12 || digit == 16 || digit == 20)
+    for (unsigned byte = 0; byte < 16; byte++) {
+        unsigned value = (unsigned)(half[byte / 8] >> (56 - 8 * (byte % 8))) & 0xff;
+
+        if (byte == 4 || byte == 6 || byte == 8 || byte == 10)
             out[at++] = '-';
-        out[at++] = HEX[(half[digit / 16] >> (60 - 4 * (digit % 16))) & 15];
+        out[at++] = HEX[value >> 4];
+        out[at++] = HEX[value & 15];
     }
     out[at] = '\0';
 }

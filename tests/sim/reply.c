@@ -34,11 +34,13 @@ static const struct reason reasons[] = {
 };
 
 /* As recorded from the public host. */
-static const char fixed_headers[] = "Server: SynGX\r\n"
-                                    "Allow: GET, POST\r\n"
-                                    "Access-Control-Allow-Origin: *\r\n"
-                                    "Strict-Transport-Security: max-age=31536000\r\n"
-                                    "X-Frame-Options: DENY\r\n";
+#define FIXED_HEADERS                                 \
+    "Server: SynGX\r\n"                               \
+    "Allow: GET, POST\r\n"                            \
+    "Access-Control-Allow-Origin: *\r\n"              \
+    "Strict-Transport-Security: max-age=31536000\r\n" \
+    "X-Frame-Options: DENY\r\n"
+static const char ok_head[] = "HTTP/1.1 200 OK\r\n" FIXED_HEADERS;
 
 const char *http_reason(int status)
 {
@@ -107,12 +109,12 @@ void http_begin(struct conn *conn, int status, const char *type, const char *ext
         for (int64_t i = 0; i < conn->plan.interim_count; i++)
             buf_str(out, "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n");
     }
-    buf_str(out, "HTTP/1.1 ");
-    buf_i64(out, status);
-    buf_byte(out, ' ');
-    buf_str(out, http_reason(status));
-    buf_str(out, "\r\n");
-    buf_append(out, fixed_headers, sizeof(fixed_headers) - 1);
+    if (status == 200) {
+        buf_append(out, ok_head, sizeof(ok_head) - 1);
+    } else {
+        buf_printf(out, "HTTP/1.1 %d %s\r\n", status, http_reason(status));
+        buf_append(out, FIXED_HEADERS, sizeof(FIXED_HEADERS) - 1);
+    }
     if (type[0] != '\0') {
         buf_str(out, "Content-Type: ");
         buf_str(out, type);

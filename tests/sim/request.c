@@ -245,19 +245,25 @@ static int read_chunks(struct conn *conn)
     }
 }
 
+/* Line by line: the C library's memmem() is slower over a few hundred bytes. */
 static size_t head_length(struct conn *conn)
 {
-    size_t from = conn->scanned_bytes < 3 ? 0 : conn->scanned_bytes - 3;
-    const char *end;
+    const char *data = conn->in.data;
+    size_t at = conn->scanned_bytes;
 
-    if (conn->in.len == 0)
-        return 0;
-    end = memmem(conn->in.data + from, conn->in.len - from, "\r\n\r\n", 4);
-    conn->scanned_bytes = conn->in.len;
-    if (end == NULL)
-        return 0;
-    conn->scanned_bytes = (size_t)(end - conn->in.data);
-    return conn->scanned_bytes + 4;
+    for (;;) {
+        const char *end = memchr(data + at, '\n', conn->in.len - at);
+
+        if (end == NULL) {
+            conn->scanned_bytes = conn->in.len;
+            return 0;
+        }
+        at = (size_t)(end - data) + 1;
+        if (at >= 4 && memcmp(end - 3, "\r\n\r\n", 4) == 0)
+            break;
+    }
+    conn->scanned_bytes = at - 1;
+    return at;
 }
 
 static int read_body(struct conn *conn, const struct framing *framing, size_t head_bytes,

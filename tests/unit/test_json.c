@@ -337,6 +337,9 @@ static void given_any_bytes_when_put_as_string_then_valid_json(void **state)
         }
     }
     buf_reset(&out);
+    json_put_string(&out, NULL, 0);
+    assert_string_equal(buf_text(&out), "\"\"");
+    buf_reset(&out);
     json_put_string(&out, "a\xff\xe2\x82", 4);
     assert_string_equal(buf_text(&out), "\"a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
     buf_clear(&out);

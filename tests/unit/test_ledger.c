@@ -176,6 +176,26 @@ static void given_refused_event_in_batch_when_committed_then_only_the_others_cou
     assert_int_equal(fixture_get(f->ledger, "SELECT sum(requests) FROM usage_hourly"), 1);
 }
 
+static void given_refused_attempt_when_inserted_then_its_usage_row_goes_too(void **state)
+{
+    struct fixture *f = *state;
+    struct usage_event e = fixture_event(1);
+
+    e.attempt_count = 2;
+    e.attempts[1] = e.attempts[0];
+    assert_int_equal(
+        database_exec(ledger_db(f->ledger),
+                      "CREATE TRIGGER no_second BEFORE INSERT ON usage_attempts WHEN new.number = 2"
+                      " BEGIN SELECT raise(ABORT, 'no second'); END"),
+        0);
+    insert(f->ledger, &e, LEDGER_REFUSED);
+
+    assert_string_equal(ledger_reason(f->ledger), "no second");
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM usage"), 0);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM usage_attempts"), 0);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM usage_hourly"), 0);
+}
+
 static void given_full_batch_over_hours_and_models_when_committed_then_sums_equal_rows(void **state)
 {
     struct fixture *f = *state;
@@ -360,6 +380,7 @@ int main(void)
         T(given_same_event_again_when_inserted_then_duplicate_changes_nothing),
         T(given_same_id_with_other_cost_when_inserted_then_differs_and_first_stays),
         T(given_refused_event_in_batch_when_committed_then_only_the_others_count),
+        T(given_refused_attempt_when_inserted_then_its_usage_row_goes_too),
         T(given_full_batch_over_hours_and_models_when_committed_then_sums_equal_rows),
         T(given_batch_when_rolled_back_then_nothing_and_it_can_be_repeated),
         T(given_committed_rows_when_reopened_then_they_are_there),

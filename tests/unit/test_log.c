@@ -173,6 +173,7 @@ static void given_access_object_when_logged_then_line_or_dropped(void **state)
     buf_init(&object, 10000);
     buf_str(&object, "{\"status\":200}");
     log_access(&object);
+    log_flush();
     assert_string_equal(read_text(f, f->access[0]), "{\"status\":200}\n");
     buf_printf(&object, "%05000d", 1);
     log_access(&object);
@@ -181,6 +182,28 @@ static void given_access_object_when_logged_then_line_or_dropped(void **state)
     log_to(f->error[1], -1);
     log_access(&object);
     assert_int_equal(log_dropped(), before + 1); /* switched off is not dropped */
+    buf_clear(&object);
+}
+
+static void given_many_access_lines_when_flushed_then_each_came_once(void **state)
+{
+    struct fixture *f = *state;
+    struct buf object;
+    size_t lines = 0;
+
+    log_to(f->error[1], f->access[1]);
+    buf_init(&object, 1000);
+    for (int i = 0; i < 15; i++) {
+        buf_reset(&object);
+        buf_printf(&object, "{\"line\":\"%0400d\"}", i);
+        log_access(&object);
+    }
+    log_flush();
+    for (const char *text = read_text(f, f->access[0]); *text != '\0'; text++)
+        lines += *text == '\n';
+    assert_int_equal(lines, 15);
+    log_flush();
+    assert_string_equal(read_text(f, f->access[0]), "");
     buf_clear(&object);
 }
 
@@ -225,6 +248,7 @@ int main(void)
         WITH_PIPES(given_full_pipe_that_blocks_when_logged_then_dropped_too),
         WITH_PIPES(given_access_object_when_logged_then_line_or_dropped),
         WITH_PIPES(given_terminal_when_logged_then_short_line_without_control_bytes),
+        WITH_PIPES(given_many_access_lines_when_flushed_then_each_came_once),
         cmocka_unit_test(given_level_names_when_parsed_then_there_and_back),
     };
 

@@ -1,0 +1,4 @@
+#!/bin/sh
+# `make bench`: see tests/bench/bench.py. BENCH_SECONDS and BENCH_ROUNDS shorten or lengthen it.
+set -eu
+exec /usr/bin/python3 "$(dirname "$0")/bench.py" "$1"

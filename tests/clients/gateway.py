@@ -1,0 +1,33 @@
+"""Starts llm-sim and a gateway, runs a command with XROUTER_URL and XROUTER_KEY, stops both."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+os.environ["XROUTER_BUILD"] = sys.argv[1]
+
+from harness import Gateway, Sim, private_directory, remove_directory  # noqa: E402
+
+
+def main():
+    directory = private_directory()
+    sim = Sim(directory).start()
+    gateway = Gateway(directory, sim, tls=True)
+    try:
+        gateway.start()
+        environment = dict(
+            os.environ,
+            XROUTER_URL=f"https://localhost:{gateway.ports['https']}",
+            XROUTER_KEY=gateway.key,
+            NODE_EXTRA_CA_CERTS=str(directory / "tls" / "cert.pem"),
+        )
+        return subprocess.run(sys.argv[2:], env=environment, check=False).returncode
+    finally:
+        gateway.stop()
+        sim.stop()
+        remove_directory(directory)
+
+
+sys.exit(main())

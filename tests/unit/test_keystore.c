@@ -1,0 +1,397 @@
+#include "tests/unit/ledger_fixture.h"
+
+#include <errno.h>
+
+#include "common/error.h"
+#include "common/json.h"
+#include "usage/keystore.h"
+
+#define CAPACITY 16
+#define NOW FIXTURE_AT_MS
+
+static const char CONFIG[] =
+    "{\"limits\":{\"tiers\":{\"free\":{\"rpm\":20,\"rpd\":200,\"parallel\":5}}},"
+    "\"providers\":[{\"name\":\"gigachat\",\"type\":\"gigachat\",\"base_url\":\"http://"
+    "127.0.0.1:1\","
+    "\"auth_url\":\"http://127.0.0.1:1/oauth\",\"credentials\":\"YTpi\"}],"
+    "\"models\":[{\"id\":\"gigachat/GigaChat-2\",\"aliases\":[\"GigaChat\"],"
+    "\"candidates\":[{\"provider\":\"gigachat\",\"model\":\"GigaChat-2\"}]}]}";
+
+struct fixture {
+    char dir[64];
+    struct config *config;
+    struct keystore ks;
+    void *region;
+};
+
+static struct keytable_region *make_table(uint8_t pepper_byte)
+{
+    uint8_t pepper[KEY_PEPPER_BYTES];
+    struct shm_region_spec spec = keytable_region_spec(CAPACITY);
+    size_t bytes = (spec.bytes + 4095) & ~(size_t)4095;
+    void *memory = aligned_alloc(4096, bytes);
+
+    assert_non_null(memory);
+    memset(memory, 0, bytes);
+    memset(pepper, pepper_byte, sizeof(pepper));
+    keytable_region_init(memory, CAPACITY, pepper);
+    return memory;
+}
+
+static int set_up(void **state)
+{
+    static struct fixture f;
+    char path[128], why[DATABASE_WHY_BYTES];
+    struct config_error e;
+
+    fixture_make_dir(f.dir);
+    snprintf(path, sizeof(path), "%s/xrouter.db", f.dir);
+    assert_int_equal(ledger_open(path, &f.ks.ledger, why), 0);
+    if (config_parse(CONFIG, strlen(CONFIG), "test.json", f.dir, &f.config, &e) != 0)
+        fail_msg("%s: %s", e.path, e.text);
+    f.ks.config = f.config;
+    f.ks.table = make_table(7);
+    *state = &f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    ledger_close(f->ks.ledger);
+    config_unref(f->config);
+    free(f->ks.table);
+    fixture_remove_dir(f->dir);
+    return 0;
+}
+
+static int decode(const struct fixture *f, const char *request, struct key_record *out,
+                  char why[KEY_WHY_BYTES])
+{
+    cJSON *json = json_parse(request, strlen(request), &JSON_LIMITS_DEFAULT, NULL, NULL);
+    int rc;
+
+    assert_non_null(json);
+    rc = key_record_decode(json, f->config, out, why);
+    cJSON_Delete(json);
+    return rc;
+}
+
+static void create(const struct fixture *f, const char *request, struct key_record *out,
+                   char text[KEY_TEXT_BYTES])
+{
+    char why[KEY_WHY_BYTES] = "";
+
+    if (decode(f, request, out, why) != 0)
+        fail_msg("%s", why);
+    assert_int_equal(keystore_create(&f->ks, NOW, out, text), 0);
+}
+
+static int lookup(const struct fixture *f, const char *text, struct key *out)
+{
+    return keytable_lookup(f->ks.table, text, strlen(text), NOW, out);
+}
+
+static void given_key_when_created_then_found_by_workers_and_durable(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char text[KEY_TEXT_BYTES];
+    struct key key;
+
+    create(f,
+           "{\"name\":\"demo\",\"tier\":\"free\",\"models\":[\"GigaChat\",\"gigachat/GigaChat-2\"],"
+           "\"limits\":{\"rpm\":7,\"tpm\":1000}}",
+           &made, text);
+
+    assert_int_equal(lookup(f, text, &key), 0);
+    assert_true(key.id == made.id);
+    assert_int_equal(key.rpm, 7);   /* its own */
+    assert_int_equal(key.rpd, 200); /* the tier's */
+    assert_int_equal(key.tpm, 1000);
+    assert_int_equal(key.tpd, 0);
+    assert_int_equal(key.parallel, 5);
+    assert_int_equal(key.model_count, 1); /* the alias is that model */
+    assert_true(key_may_use_model(&key, "gigachat/GigaChat-2"));
+    assert_false(key_may_use_model(&key, "other"));
+
+    assert_int_equal(keystore_find(&f->ks, "demo", &found), 0);
+    assert_true(found.id == made.id);
+    assert_string_equal(found.tier, "free");
+    assert_string_equal(found.models[0], "gigachat/GigaChat-2");
+    assert_int_equal(found.limits[KEY_TPM], 1000);
+    assert_int_equal(found.limits[KEY_TPD], KEY_LIMIT_UNSET);
+    assert_int_equal(found.created_at_ms, NOW);
+}
+
+static void given_key_when_stored_then_its_text_is_nowhere_in_the_row(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES], sql[256];
+
+    create(f, "{\"name\":\"demo\"}", &made, text);
+
+    snprintf(sql, sizeof(sql),
+             "SELECT count(*) FROM api_keys WHERE key_hash <> '%s' AND length(key_hash) = 64",
+             text);
+    assert_int_equal(fixture_get(f->ks.ledger, sql), 1);
+}
+
+static void given_active_name_when_created_again_then_exists_until_revoked(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, again, found;
+    char text[KEY_TEXT_BYTES], why[KEY_WHY_BYTES];
+
+    create(f, "{\"name\":\"demo\"}", &made, text);
+    assert_int_equal(decode(f, "{\"name\":\"demo\"}", &again, why), 0);
+    assert_int_equal(keystore_create(&f->ks, NOW, &again, text), -EEXIST);
+    assert_int_equal(text[0], '\0');
+
+    assert_int_equal(keystore_revoke(&f->ks, "demo", NOW, &found), 0);
+    create(f, "{\"name\":\"demo\"}", &again, text);
+    assert_int_equal(keystore_find(&f->ks, "demo", &found), 0);
+    assert_true(found.id == again.id);
+}
+
+static void given_key_when_revoked_then_dead_in_table_and_again_is_the_same(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, revoked;
+    char text[KEY_TEXT_BYTES], id[KEY_ID_TEXT_BYTES];
+    struct key key;
+
+    create(f, "{\"name\":\"demo\"}", &made, text);
+    key_id_format(made.id, id);
+
+    assert_int_equal(keystore_revoke(&f->ks, id, NOW + 5, &revoked), 0);
+    assert_int_equal(lookup(f, text, &key), XR_EAUTH);
+    assert_int_equal(keystore_revoke(&f->ks, id, NOW + 9, &revoked), 0);
+    assert_int_equal(revoked.revoked_at_ms, NOW + 5);
+    assert_int_equal(keystore_find(&f->ks, "demo", &revoked), -ENOENT); /* no longer by name */
+    assert_int_equal(keystore_find(&f->ks, id, &revoked), 0);
+}
+
+static void given_failing_database_when_revoked_then_key_works_on(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, revoked;
+    char text[KEY_TEXT_BYTES];
+    struct key key;
+
+    create(f, "{\"name\":\"demo\"}", &made, text);
+    assert_int_equal(database_exec(ledger_db(f->ks.ledger), "PRAGMA query_only = 1"), 0);
+
+    assert_int_equal(keystore_revoke(&f->ks, "demo", NOW, &revoked), -EROFS);
+    assert_int_equal(lookup(f, text, &key), 0);
+}
+
+static void given_expired_key_when_looked_up_then_expired(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES];
+    struct key key;
+
+    create(f, "{\"expires_at\":\"2026-03-01T12:00:00Z\"}", &made, text);
+    assert_int_equal(lookup(f, text, &key), XR_EEXPIRED);
+}
+
+static void given_full_table_when_created_then_refused_and_no_row(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES], why[KEY_WHY_BYTES];
+
+    for (size_t i = 0; i < CAPACITY; i++)
+        create(f, "{}", &made, text);
+    assert_int_equal(decode(f, "{\"name\":\"late\"}", &made, why), 0);
+    assert_int_equal(keystore_create(&f->ks, NOW, &made, text), -EUSERS);
+
+    assert_int_equal(fixture_get(f->ks.ledger, "SELECT count(*) FROM api_keys"), CAPACITY);
+    assert_int_not_equal(sqlite3_get_autocommit(ledger_db(f->ks.ledger)), 0);
+}
+
+static void given_keys_in_database_when_loaded_then_table_has_them_but_no_revoked(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record a, b;
+    char text_a[KEY_TEXT_BYTES], text_b[KEY_TEXT_BYTES];
+    struct key key;
+    uint64_t after = 0;
+
+    create(f, "{\"name\":\"a\"}", &a, text_a);
+    create(f, "{\"name\":\"b\"}", &b, text_b);
+    assert_int_equal(keystore_revoke(&f->ks, "b", NOW, &b), 0);
+    free(f->ks.table);
+    f->ks.table = make_table(7); /* as after a restart */
+
+    assert_int_equal(keystore_load(&f->ks, &after, 100), 2);
+    assert_int_equal(keytable_count(f->ks.table), 1);
+    assert_int_equal(lookup(f, text_a, &key), 0);
+    assert_int_equal(lookup(f, text_b, &key), XR_EAUTH);
+}
+
+static void given_new_tier_values_when_loaded_again_then_limits_follow(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES];
+    struct key key;
+    uint64_t after = 0;
+
+    create(f, "{\"tier\":\"free\"}", &made, text);
+    f->config->tiers[0].rpm = 99;
+    assert_int_equal(keystore_load(&f->ks, &after, 100), 1);
+
+    assert_int_equal(lookup(f, text, &key), 0);
+    assert_int_equal(key.rpm, 99);
+}
+
+static void given_other_secret_when_checked_then_rejected(void **state)
+{
+    struct fixture *f = *state;
+    char why[KEY_WHY_BYTES];
+
+    assert_int_equal(keystore_check_secret(&f->ks, why), 0);
+    assert_int_equal(keystore_check_secret(&f->ks, why), 0);
+    free(f->ks.table);
+    f->ks.table = make_table(8);
+
+    assert_int_equal(keystore_check_secret(&f->ks, why), -EKEYREJECTED);
+    assert_non_null(strstr(why, "key.secret"));
+}
+
+static void given_keys_when_listed_in_pages_then_all_in_order_of_creation(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES], name[32], why[KEY_WHY_BYTES];
+    uint64_t after = 0;
+    size_t total = 0;
+    struct buf out;
+
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof(name), "{\"name\":\"k%d\"}", i);
+        assert_int_equal(decode(f, name, &made, why), 0);
+        assert_int_equal(keystore_create(&f->ks, NOW + i, &made, text), 0);
+    }
+    buf_init(&out, 1 << 20);
+    for (;;) {
+        int n = keystore_list(&f->ks, &after, 2, NOW, &out);
+
+        assert_true(n >= 0);
+        total += (size_t)n;
+        if (n < 2)
+            break;
+    }
+    assert_int_equal(total, 5);
+    for (int i = 0; i < 4; i++) {
+        const char *this, *next;
+
+        snprintf(name, sizeof(name), "\"k%d\"", i);
+        this = strstr(buf_text(&out), name);
+        snprintf(name, sizeof(name), "\"k%d\"", i + 1);
+        next = strstr(buf_text(&out), name);
+        assert_non_null(this);
+        assert_true(this < next);
+    }
+    assert_null(strstr(buf_text(&out), "sk-xr-"));
+    assert_non_null(strstr(buf_text(&out), "\"state\":\"active\""));
+    buf_clear(&out);
+}
+
+static void given_bad_requests_when_decoded_then_the_field_is_named(void **state)
+{
+    static const struct {
+        const char *request;
+        const char *expected;
+    } CASES[] = {
+        {"{\"name\":5}", "name: must be a string"},
+        {"{\"name\":\"\"}", "name: must have 1 to 64"},
+        {"{\"name\":\"12345678901234567890123456789012345678901234567890123456789012345\"}",
+         "name: must have 1 to 64"},
+        {"{\"name\":\"a\\nb\"}", "name: control"},
+        {"{\"name\":\"a\\u0085b\"}", "name: control"},
+        {"{\"name\":\"key_00000000000000a1\"}", "id"},
+        {"{\"name\":\"sk-xr-abc\"}", "key itself"},
+        {"{\"tier\":\"gold\"}", "tier: \"gold\""},
+        {"{\"models\":\"x\"}", "models: must be an array"},
+        {"{\"models\":[\"nope\"]}", "\"nope\" is not one"},
+        {"{\"expires_at\":\"tomorrow\"}", "expires_at"},
+        {"{\"limits\":[]}", "limits: must be an object"},
+        {"{\"limits\":{\"rps\":1}}", "limits.rps"},
+        {"{\"limits\":{\"rpm\":-1}}", "limits.rpm"},
+        {"{\"limits\":{\"rpm\":1.5}}", "limits.rpm"},
+        {"{\"limits\":{\"rpm\":4294967296}}", "limits.rpm"},
+    };
+    struct fixture *f = *state;
+    struct key_record record;
+
+    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
+        char why[KEY_WHY_BYTES] = "";
+
+        assert_int_equal(decode(f, CASES[i].request, &record, why), -EINVAL);
+        if (strstr(why, CASES[i].expected) == NULL)
+            fail_msg("%s: %s", CASES[i].request, why);
+    }
+}
+
+static void given_64_letters_of_four_bytes_when_decoded_then_accepted(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char request[512] = "{\"name\":\"", text[KEY_TEXT_BYTES];
+
+    for (int i = 0; i < 64; i++)
+        strcat(request, "\xf0\x9f\x94\x91");
+    strcat(request, "\"}");
+    create(f, request, &made, text);
+    assert_int_equal(keystore_find(&f->ks, made.name, &found), 0);
+    assert_int_equal(strlen(found.name), 256);
+}
+
+static void given_created_key_when_encoded_then_the_documented_object(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES], expected[512], id[KEY_ID_TEXT_BYTES];
+    struct buf out;
+
+    create(f, "{\"name\":\"d\\\"q\",\"limits\":{\"rpm\":0}}", &made, text);
+    buf_init(&out, 4096);
+    key_record_encode(&made, text, NOW, &out);
+    key_id_format(made.id, id);
+    snprintf(expected, sizeof(expected),
+             "{\"id\":\"%s\",\"key\":\"%s\",\"name\":\"d\\\"q\",\"created_at\":"
+             "\"2026-03-01T12:00:00.000Z\",\"expires_at\":null,\"models\":[],\"tier\":null,"
+             "\"limits\":{\"rpm\":0},\"balance\":null}",
+             id, text);
+    assert_string_equal(buf_text(&out), expected);
+    buf_clear(&out);
+}
+
+int main(void)
+{
+#define T(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T(given_key_when_created_then_found_by_workers_and_durable),
+        T(given_key_when_stored_then_its_text_is_nowhere_in_the_row),
+        T(given_active_name_when_created_again_then_exists_until_revoked),
+        T(given_key_when_revoked_then_dead_in_table_and_again_is_the_same),
+        T(given_failing_database_when_revoked_then_key_works_on),
+        T(given_expired_key_when_looked_up_then_expired),
+        T(given_full_table_when_created_then_refused_and_no_row),
+        T(given_keys_in_database_when_loaded_then_table_has_them_but_no_revoked),
+        T(given_new_tier_values_when_loaded_again_then_limits_follow),
+        T(given_other_secret_when_checked_then_rejected),
+        T(given_keys_when_listed_in_pages_then_all_in_order_of_creation),
+        T(given_bad_requests_when_decoded_then_the_field_is_named),
+        T(given_64_letters_of_four_bytes_when_decoded_then_accepted),
+        T(given_created_key_when_encoded_then_the_documented_object),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -68,6 +68,13 @@ static int grow(struct buf *b, size_t need)
     return 0;
 }
 
+/* The usual case, in a few instructions: the bytes and a NUL fit behind the live ones. */
+static inline bool fits(const struct buf *b, size_t n)
+{
+    return b->err == 0 && b->base != NULL && tail_room(b) > n && b->len <= b->max &&
+           n <= b->max - b->len;
+}
+
 /* Room for n bytes and a NUL behind the live ones. */
 static int ensure(struct buf *b, size_t n)
 {
@@ -143,7 +150,7 @@ void buf_reset(struct buf *b)
 
 int buf_append(struct buf *b, const void *data, size_t len)
 {
-    if (len == 0 || ensure(b, len) < 0)
+    if (len == 0 || (!fits(b, len) && ensure(b, len) < 0))
         return b->err;
     memcpy(b->data + b->len, data, len);
     b->len += len;
@@ -157,7 +164,7 @@ int buf_str(struct buf *b, const char *text)
 
 int buf_byte(struct buf *b, char c)
 {
-    if (ensure(b, 1) < 0)
+    if (!fits(b, 1) && ensure(b, 1) < 0)
         return b->err;
     b->data[b->len++] = c;
     return 0;

@@ -45,7 +45,7 @@
   X(U32,     keys,                     "limits.keys",              "10000",           16,      1000000,     no,  "keys",     "capacity of the key table") \
   X(U32,     models_max,               "limits.models",            "64",              1,       4096,        no,  "models",   "capacity for models in the statistics") \
   X(U32,     providers_max,            "limits.providers",         "16",              1,       256,         no,  "providers", "capacity for providers") \
-  X(BYTES,   outbox_bytes,             "limits.outbox_bytes",      "4194304",         65536,   1073741824,  no,  "bytes",    "usage events a worker can hold before the spool takes them") \
+  X(BYTES,   outbox_bytes,             "limits.outbox_bytes",      "8388608",         65536,   1073741824,  no,  "bytes",    "usage events a worker can hold before the spool takes them") \
   X(MS,      header_ms,                "timeouts.header_ms",       "10000",           10,      600000,      yes, "ms",       "a client's time to send the headers (and to finish a TLS handshake)") \
   X(MS,      body_ms,                  "timeouts.body_ms",         "60000",           10,      3600000,     yes, "ms",       "a client's time to send the body") \
   X(MS,      keepalive_ms,             "timeouts.keepalive_ms",    "75000",           10,      3600000,     yes, "ms",       "an idle client connection is closed after this") \

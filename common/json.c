@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/ascii.h"
 #include "common/clock.h"
 #include "common/utf8.h"
 
@@ -35,13 +36,27 @@ static const char *short_escape(char c)
 }
 
 /* How many bytes at text may be copied as they are. */
+/* Whether all eight bytes can be copied as they are. */
+static inline bool is_plain_word(uint64_t word)
+{
+    return ascii_word_is_printable(word) && ascii_word_lacks(word, '"') &&
+           ascii_word_lacks(word, '\\');
+}
+
+/* How many bytes at the front can be copied as they are. */
 static size_t plain_run(const char *text, size_t len)
 {
     size_t at = 0;
 
     while (at < len) {
-        unsigned char c = (unsigned char)text[at];
+        unsigned char c;
         size_t width;
+
+        while (len - at >= sizeof(uint64_t) && is_plain_word(ascii_word(text + at)))
+            at += sizeof(uint64_t);
+        if (at == len)
+            break;
+        c = (unsigned char)text[at];
 
         if (c < 0x20 || c == '"' || c == '\\')
             break;

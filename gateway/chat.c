@@ -1,6 +1,5 @@
 #include "gateway/chat.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +23,8 @@ struct chat {
     struct attempt *attempt; /* NULL once it is over */
     struct relay relay; /* of a stream; its buf is the attempt's output for a plain answer too */
     struct buf ignored;
+    struct token_usage usage; /* what the attempt had counted when it ended */
+    bool usage_final;
     int64_t waited_us;
     struct model_counters *model_counters; /* NULL: no place in the statistics */
 };
@@ -53,25 +54,35 @@ static int64_t prompt_bytes(const struct chat_request *parsed)
     return total;
 }
 
+/* Ends the attempt (its connection is closed if it still runs). Its line in the event is written:
+ * call it before settle(), nothing in the event may change after that. */
+static void drop_attempt(struct chat *chat)
+{
+    if (chat->attempt == NULL)
+        return;
+    chat->usage = *attempt_usage(chat->attempt, &chat->usage_final);
+    chat->waited_us = attempt_waited_us(chat->attempt);
+    chat->relay.attempt = NULL;
+    attempt_free(chat->attempt);
+    chat->attempt = NULL;
+}
+
 /* The row's last numbers. From here on whoever finds the row bills exactly this. */
 static void settle(struct chat *chat, enum usage_outcome outcome, const struct error *e)
 {
     struct usage_event *event = &chat->row->event;
     bool has_answer = atomic_load_explicit(&chat->row->has_answer, memory_order_relaxed) != 0;
-    bool final = false;
-    struct token_usage usage = {-1, 0, 0};
-
-    if (chat->attempt != NULL)
-        usage = *attempt_usage(chat->attempt, &final);
+    if (chat->attempt != NULL) /* complete, and still waiting for the end of its framing */
+        chat->usage = *attempt_usage(chat->attempt, &chat->usage_final);
     if (atomic_load_explicit(&chat->row->state, memory_order_relaxed) != INFLIGHT_RUNNING)
         return;
-    if (final) {
-        event->tokens_input = usage.input;
-        event->tokens_cached = usage.cached;
-        event->tokens_output = usage.output;
+    if (chat->usage_final) {
+        event->tokens_input = chat->usage.input;
+        event->tokens_cached = chat->usage.cached;
+        event->tokens_output = chat->usage.output;
         event->source = USAGE_BY_PROVIDER;
     } else if (has_answer) {
-        event->tokens_output = usage.output; /* the prompt's estimate stands since admission */
+        event->tokens_output = chat->usage.output; /* the prompt's estimate stands since admission */
         event->source = outcome == USAGE_OK ? USAGE_BY_LOCAL : USAGE_BY_PARTIAL;
     } else {
         event->tokens_input = event->tokens_output = 0;
@@ -93,25 +104,13 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
     inflight_finish(chat->row);
 }
 
-/* Ends the attempt (its connection is closed if it still runs); its line in the event is written.
- */
-static void drop_attempt(struct chat *chat)
-{
-    if (chat->attempt == NULL)
-        return;
-    chat->waited_us = attempt_waited_us(chat->attempt);
-    chat->relay.attempt = NULL;
-    attempt_free(chat->attempt);
-    chat->attempt = NULL;
-}
-
 static void end_with_error(struct chat *chat, enum usage_outcome outcome, const struct error *e)
 {
     chat->request->error = *e;
     if (e->number == XR_EDRAINING || e->number == XR_EBUSY)
         http_add_header(chat->request, "retry-after", "1");
-    settle(chat, outcome, e);
     drop_attempt(chat);
+    settle(chat, outcome, e);
     if (!relay_end(&chat->relay, e))
         http_answer_error(chat->request, e);
 }
@@ -142,8 +141,8 @@ static void on_end(void *arg, int rc, const struct error *e)
         end_with_error(chat, USAGE_ERROR, e);
         return;
     }
-    settle(chat, USAGE_OK, NULL);
     drop_attempt(chat);
+    settle(chat, USAGE_OK, NULL);
     if (chat->parsed.stream) {
         (void)relay_end(&chat->relay, NULL); /* has started: a whole stream is never empty */
         return;
@@ -163,8 +162,8 @@ static void on_gone(struct http_request *request)
 
     if (chat->attempt == NULL)
         return;
-    settle(chat, USAGE_CANCELLED, NULL);
     drop_attempt(chat); /* the provider's connection is closed now, not later */
+    settle(chat, USAGE_CANCELLED, NULL);
 }
 
 static ssize_t on_read(struct http_request *request, char *dst, size_t max)
@@ -271,7 +270,7 @@ static int admit(struct chat *chat, struct error *e)
     event->streamed = chat->parsed.stream;
     event->price = model_price_at(chat->route.model, event->created_at_ms);
     event->tokens_input = (prompt_bytes(&chat->parsed) + 3) / 4;
-    (void)snprintf(event->model, sizeof(event->model), "%s", chat->route.model->id);
+    usage_name_set(event->model, chat->route.model->id);
     chat->row->started_ms = loop_now_ms(w->loop);
     inflight_admit(chat->row);
     return 0;
@@ -359,7 +358,8 @@ void chat_handle(void *arg, struct http_request *request)
         refuse(chat, &e);
         return;
     }
-    (void)snprintf(chat->id, sizeof(chat->id), "chatcmpl-%s", request->id_text + 4);
+    memcpy(chat->id, "chatcmpl-", sizeof("chatcmpl-"));
+    memcpy(chat->id + sizeof("chatcmpl-") - 1, request->id_text + 4, USAGE_ID_TEXT_BYTES);
     chat->identity = (struct answer_identity){
         .id = chat->id, .model = chat->parsed.model, .created_at = clock_now_at_ms() / 1000};
     buf_init(&chat->ignored, IGNORED_MAX);

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/container.h"
 #include "common/frame.h"
 #include "common/json.h"
 #include "common/log.h"
@@ -36,8 +37,6 @@ struct control_socket {
     void *arg;
     struct control_client clients[CLIENTS_MAX];
 };
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 static void close_client(struct control_client *client)
 {

@@ -262,11 +262,12 @@ enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const c
 
 static void log_request(const struct http_request *r, bool delivered, int64_t duration_us)
 {
+    char memory[LOG_LINE_MAX];
     struct buf line;
     char time[CLOCK_TEXT_BYTES];
     int64_t first_us = r->first_byte_us > 0 ? r->first_byte_us - r->started_us : 0;
 
-    buf_init(&line, LOG_LINE_MAX);
+    buf_init_fixed(&line, memory, sizeof(memory));
     clock_format(clock_now_at_ms(), time);
     buf_byte(&line, '{');
     json_put_field_text(&line, "ts", time);
@@ -292,7 +293,6 @@ static void log_request(const struct http_request *r, bool delivered, int64_t du
         r->log_fields(r, &line);
     buf_byte(&line, '}');
     log_access(&line);
-    buf_clear(&line);
 }
 
 static void count_request(struct counters *c, const struct http_request *r, bool delivered,

@@ -504,10 +504,14 @@ void httpd_drain(struct httpd *h)
     for (int i = 0; i < LISTENER_COUNT; i++) {
         struct accept_source *a = &h->accept[i];
 
-        if (i == LISTENER_OPS || !a->watched)
+        if (i == LISTENER_OPS || a->fd == -1)
             continue;
-        loop_remove(h->setup.loop, a->fd, &a->src);
+        if (a->watched)
+            loop_remove(h->setup.loop, a->fd, &a->src);
         a->watched = false;
+        /* While one copy is open the kernel goes on taking connections that nobody will serve. */
+        (void)close(a->fd);
+        a->fd = -1;
     }
     for (struct client *c = h->clients; c != NULL; c = c->next)
         if (c->request == NULL && c->daemon->listener != LISTENER_OPS)

@@ -114,7 +114,7 @@ int64_t httpd_next_ms(const struct httpd *h); /* how long the loop may sleep, -1
 /* Takes the new limits and certificate over (existing TLS connections keep theirs). 0 or -errno:
  * the old ones stay. */
 int httpd_set_config(struct httpd *h, struct config *config);
-/* No new connections on the public listeners; idle ones are closed, answers say so. */
+/* Closes the public listeners and idle connections; answers say that theirs is closed, too. */
 void httpd_drain(struct httpd *h);
 size_t httpd_open_requests(const struct httpd *h); /* public ones, not completed */
 

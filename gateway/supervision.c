@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "common/container.h"
 #include "common/log.h"
 #include "gateway/instance.h"
 #include "gateway/reload.h"
@@ -16,8 +17,6 @@
 #define TEXT_MAX 16384
 
 static const int watched_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD};
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 static void watched_set(sigset_t *set)
 {

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/container.h"
 #include "common/error.h"
 #include "providers/connector.h"
 #include "providers/dial.h"
@@ -18,7 +19,6 @@
 #define CONNECTOR_CONNECTIONS_MAX 64
 #define LOOKUP_POLL_MS 10
 #define TLS_WRITE_MAX 16384 /* one record: so that a slow send shows its progress */
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define OUR_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 struct origin {

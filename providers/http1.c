@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/ascii.h"
 #include "providers/chunked.h"
 #include "providers/http_chars.h"
 
@@ -474,15 +475,37 @@ int http1_put_request_line(struct buf *out, const char *method, const char *targ
     return buf_str(out, " HTTP/1.1\r\n");
 }
 
+/* Printable ASCII and tabs; an access token has more than a thousand bytes. */
+static bool is_sendable(const char *text, size_t len)
+{
+    size_t i = 0;
+
+    while (i < len) {
+        if (len - i >= sizeof(uint64_t)) {
+            uint64_t word = ascii_word(text + i);
+
+            if (ascii_word_is_printable(word) && ascii_word_lacks(word, 0x7f)) {
+                i += sizeof(uint64_t);
+                continue;
+            }
+        }
+        if ((text[i] < ' ' || text[i] > '~') && text[i] != '\t')
+            return false;
+        i++;
+    }
+    return true;
+}
+
 int http1_put_header(struct buf *out, const char *name, const char *value)
 {
+    size_t len = strlen(value);
+
     if (!is_token(name))
         return refuse(out);
-    for (const char *p = value; *p != '\0'; p++)
-        if ((*p < ' ' || *p > '~') && *p != '\t')
-            return refuse(out);
+    if (!is_sendable(value, len))
+        return refuse(out);
     buf_str(out, name);
     buf_str(out, ": ");
-    buf_str(out, value);
+    buf_append(out, value, len);
     return buf_str(out, "\r\n");
 }

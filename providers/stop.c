@@ -85,8 +85,10 @@ int stop_feed(struct stop_filter *f, const char *text, size_t len, struct buf *o
 
 int stop_finish(struct stop_filter *f, struct buf *out)
 {
-    int rc = buf_append(out, f->held.data, f->held.len);
+    int rc = 0;
 
+    if (f->held.len > 0)
+        rc = buf_append(out, f->held.data, f->held.len);
     buf_drop(&f->held, f->held.len);
     return rc;
 }

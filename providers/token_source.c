@@ -7,6 +7,7 @@
 #include "common/container.h"
 #include "common/log.h"
 
+#define PROVIDERS_KNOWN 64
 #define POLL_MS 5              /* another worker fetches: how often we look */
 #define FETCH_BODY_MAX 65536   /* a token answer is about 1.3 KB */
 #define FETCH_TIMEOUT_MS 20000 /* of one token request, and so of the lease */
@@ -34,6 +35,8 @@ struct token_source {
     struct token_wait *waits;
     struct timer poll;
     unsigned round;
+    uint64_t known_generation;  /* of the configuration that known belongs to */
+    int known[PROVIDERS_KNOWN]; /* lease of each provider + 1, 0 = not looked up yet */
 };
 
 static void unlink_wait(struct token_source *s, struct token_wait *wait)
@@ -198,7 +201,7 @@ static bool look(struct token_source *s, struct token_wait *wait)
         start_fetch(s, wait);
     if (state == TOKEN_READY || state == TOKEN_REFRESH) {
         answer(s, wait, 0, &token, NULL);
-        explicit_bzero(&token, sizeof(token));
+        explicit_bzero(token.text, strlen(token.text));
         return true;
     }
     if (state == TOKEN_POISONED) {
@@ -267,9 +270,24 @@ void token_source_free(struct token_source *s)
     free(s);
 }
 
-static int find_lease(struct token_source *s, const struct provider_config *p)
+/* The credential's lease. Finding it hashes the credential, so the place is remembered for as long
+ * as the configuration is the same. */
+static int find_lease(struct token_source *s, const struct config *config,
+                      const struct provider_config *p)
 {
-    return token_lease_find(s->leases, p->auth_url, p->credentials, p->scope);
+    size_t provider = (size_t)(p - config->providers);
+    int found;
+
+    if (s->known_generation != config->generation) {
+        memset(s->known, 0, sizeof(s->known));
+        s->known_generation = config->generation;
+    }
+    if (provider < PROVIDERS_KNOWN && s->known[provider] != 0)
+        return s->known[provider] - 1;
+    found = token_lease_find(s->leases, p->auth_url, p->credentials, p->scope);
+    if (provider < PROVIDERS_KNOWN && found >= 0)
+        s->known[provider] = found + 1;
+    return found;
 }
 
 void token_source_get(struct token_source *s, struct config *config,
@@ -283,7 +301,7 @@ void token_source_get(struct token_source *s, struct config *config,
     wait->ops = ops;
     wait->deadline_ms = loop_now_ms(s->loop) + timeout_ms;
     wait->waiting = false;
-    wait->index = find_lease(s, p);
+    wait->index = find_lease(s, config, p);
     if (wait->index < 0) {
         error_set(&e, XR_EINTERNAL, NULL, "There are more than %d provider credentials.",
                   TOKEN_LEASES_MAX);
@@ -310,10 +328,10 @@ void token_source_cancel(struct token_source *s, struct token_wait *wait)
     wait->waiting = false;
 }
 
-void token_source_invalidate(struct token_source *s, const struct provider_config *p,
-                             uint32_t generation)
+void token_source_invalidate(struct token_source *s, const struct config *config,
+                             const struct provider_config *p, uint32_t generation)
 {
-    int index = find_lease(s, p);
+    int index = find_lease(s, config, p);
 
     if (index >= 0)
         token_lease_invalidate(s->leases, index, generation);

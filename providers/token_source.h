@@ -45,7 +45,7 @@ void token_source_get(struct token_source *s, struct config *config,
                       int64_t timeout_ms, struct token_wait *wait);
 void token_source_cancel(struct token_source *s, struct token_wait *wait); /* not waiting is fine */
 /* The API refused the token of that generation. */
-void token_source_invalidate(struct token_source *s, const struct provider_config *p,
-                             uint32_t generation);
+void token_source_invalidate(struct token_source *s, const struct config *config,
+                             const struct provider_config *p, uint32_t generation);
 
 #endif

@@ -5,13 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/container.h"
 #include "providers/connection.h"
 #include "providers/outgoing.h"
 
 #define READ_BYTES 16384
 #define READ_PER_TURN 65536 /* of one exchange, so that the others get their turn */
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 enum phase {
     PHASE_CONNECT,

@@ -1,7 +1,6 @@
 #include "router/attempt.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -78,8 +77,8 @@ static void record(struct attempt *a, int rc)
     if (event->attempt_count == USAGE_ATTEMPTS_MAX)
         return;
     line = &event->attempts[event->attempt_count];
-    (void)snprintf(line->provider, sizeof(line->provider), "%s", a->provider->name);
-    (void)snprintf(line->model, sizeof(line->model), "%s", a->candidate->model);
+    usage_name_set(line->provider, a->provider->name);
+    usage_name_set(line->model, a->candidate->model);
     line->started_at_ms = a->sent_at_ms;
     line->duration_ms = (uint32_t)(took_us / 1000);
     line->error = rc;
@@ -190,7 +189,7 @@ static bool try_fresh_token(struct attempt *a, int *rc)
     record(a, *rc);
     a->refreshed = true;
     counter_inc(&a->engine->counters->upstream_retries_total);
-    token_source_invalidate(a->engine->tokens, a->provider, a->token_generation);
+    token_source_invalidate(a->engine->tokens, a->setup.config, a->provider, a->token_generation);
     buf_clear(&a->body);
     memset(&a->error, 0, sizeof(a->error));
     ask_for_token(a);
@@ -273,7 +272,7 @@ static int send_request(struct attempt *a, const char *token)
     a->sent_us = clock_monotonic_us();
     a->sent_at_ms = clock_now_at_ms();
     a->status = 0;
-    (void)snprintf(a->setup.event->provider, sizeof(a->setup.event->provider), "%s", p->name);
+    usage_name_set(a->setup.event->provider, p->name);
     counter_inc(&a->engine->counters->upstream_requests_total);
     if (a->counters != NULL) {
         counter_inc(&a->counters->requests_total);

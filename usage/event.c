@@ -153,6 +153,14 @@ static uint8_t *put_event(uint8_t *p, const struct usage_event *e, uint8_t attem
     return p;
 }
 
+void usage_name_set(char out[USAGE_NAME_BYTES], const char *name)
+{
+    size_t len = strnlen(name, USAGE_NAME_BYTES - 1);
+
+    memcpy(out, name, len);
+    out[len] = '\0';
+}
+
 size_t usage_event_encode(const struct usage_event *event, uint8_t out[USAGE_EVENT_MAX])
 {
     uint8_t attempt_count =

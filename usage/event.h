@@ -86,6 +86,9 @@ struct usage_event {
     struct usage_attempt attempts[USAGE_ATTEMPTS_MAX];
 };
 
+/* Copies a name into an event's field; what does not fit is cut. */
+void usage_name_set(char out[USAGE_NAME_BYTES], const char *name);
+
 /* The record: u32 magic+version, u32 length of all, u32 CRC-32C of the rest, u32 zero, then
  * little-endian fields and length-prefixed names; padded with zeros to 8 bytes. An event with one
  * attempt takes about 250 bytes.

@@ -34,10 +34,11 @@ def make_gateway(directory, sim):
         return gateway.start() if start else gateway
 
     yield make
-    left = []
     for gateway in made:
         gateway.stop()
-        left += gateway.leftovers()
+    # Afterwards, because several may have been made for one directory.
+    left = sorted({item for gateway in made for item in gateway.leftovers()})
+    for gateway in made:
         gateway.clear()
     assert left == []
 

@@ -63,7 +63,7 @@ static bool mentions(const char *text, const char *name)
     return false;
 }
 
-static const cJSON *function_by_name(const struct chat_request *request, const char *name)
+static const cJSON *function_by_name(const struct sim_request *request, const char *name)
 {
     const cJSON *function;
 
@@ -76,7 +76,7 @@ static const cJSON *function_by_name(const struct chat_request *request, const c
 }
 
 /* The function that the last user message asks for, as a model would decide it. */
-static const cJSON *function_wished(const struct chat_request *request)
+static const cJSON *function_wished(const struct sim_request *request)
 {
     const cJSON *function;
 
@@ -100,7 +100,7 @@ static void put_call(struct answer *answer, const char *name, const cJSON *funct
     answer->finish = FINISH_CALL;
 }
 
-static void compose_call(struct answer *answer, const struct chat_request *request,
+static void compose_call(struct answer *answer, const struct sim_request *request,
                          const struct plan *plan)
 {
     const uint64_t wanted = PLAN(CALL) | PLAN(CALL_STRING_ARGS) | PLAN(CALL_SPLIT) |
@@ -122,7 +122,7 @@ static void compose_call(struct answer *answer, const struct chat_request *reque
     }
 }
 
-static void compose_echo(struct answer *answer, const struct chat_request *request,
+static void compose_echo(struct answer *answer, const struct sim_request *request,
                          const struct plan *plan, const struct pace *pace)
 {
     put_words(&answer->text, request->last_user, ECHO_BYTES_MAX);
@@ -139,7 +139,7 @@ static void compose_echo(struct answer *answer, const struct chat_request *reque
         answer->prefix = think_text;
 }
 
-static void compose_text(struct answer *answer, const struct chat_request *request,
+static void compose_text(struct answer *answer, const struct sim_request *request,
                          const struct plan *plan, const struct pace *pace)
 {
     if (plan_has(plan, PLAN(BLACKLIST))) {
@@ -256,7 +256,7 @@ void answer_clear(struct answer *answer)
     buf_clear(&answer->text);
 }
 
-int answer_compose(struct answer *answer, const struct chat_request *request,
+int answer_compose(struct answer *answer, const struct sim_request *request,
                    const struct plan *plan, const struct pace *pace)
 {
     buf_reset(&answer->name);

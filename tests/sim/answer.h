@@ -36,7 +36,7 @@ void answer_clear(struct answer *answer);
 
 /* Composes the answer to a request that passed the rules; reuses the memory of the last one.
  * Returns 0 or -ENOMEM. */
-int answer_compose(struct answer *answer, const struct chat_request *request,
+int answer_compose(struct answer *answer, const struct sim_request *request,
                    const struct plan *plan, const struct pace *pace);
 /* Appends the content's next words (as many as asked for) to piece. False when nothing is left. */
 bool answer_next(struct answer *answer, uint32_t words, struct buf *piece);

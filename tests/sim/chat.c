@@ -121,7 +121,7 @@ static struct caller caller_of(const struct conn *conn)
 }
 
 /* Which scenario the request itself asks for. False when it was answered with an error. */
-static bool choose_plan(struct conn *conn, const struct chat_request *request)
+static bool choose_plan(struct conn *conn, const struct sim_request *request)
 {
     struct chat *chat = conn->handler_data;
     const struct sim_config *config = &conn->sim->config;
@@ -191,7 +191,7 @@ static void begin_stream(struct conn *conn)
     http_produce(conn, stream_produce);
 }
 
-static void generate(struct conn *conn, const struct chat_request *request,
+static void generate(struct conn *conn, const struct sim_request *request,
                      struct sim_client *client)
 {
     struct chat *chat = conn->handler_data;
@@ -229,7 +229,7 @@ void chat_answer(struct conn *conn)
     struct chat *chat = conn->handler_data;
     struct span body = conn->request.body;
     struct caller caller = caller_of(conn);
-    struct chat_request request;
+    struct sim_request request;
     struct verdict verdict;
 
     if (!rules_check_chat(&conn->sim->config, &caller, body.data, body.len, &request, &verdict)) {
@@ -240,7 +240,7 @@ void chat_answer(struct conn *conn)
     if (choose_plan(conn, &request) &&
         !api_play_fault(conn, hash_bytes(2, request.last_user, strlen(request.last_user))))
         generate(conn, &request, caller.client);
-    chat_request_clear(&request);
+    sim_request_clear(&request);
 }
 
 static void put_number(const struct conn *conn, struct buf *out, const char *name, uint64_t value)

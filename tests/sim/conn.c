@@ -398,6 +398,10 @@ void conn_close_idle(struct sim *sim)
 
 void conn_close_all(struct sim *sim)
 {
-    while (sim->connections != NULL)
-        (void)conn_close(sim->connections);
+    struct conn *next;
+
+    for (struct conn *conn = sim->connections; conn != NULL; conn = next) {
+        next = conn->next;
+        (void)conn_close(conn);
+    }
 }

@@ -150,13 +150,13 @@ static bool has_shape(const cJSON *root)
            has_number_shapes(root);
 }
 
-static void fill(struct chat_request *out, cJSON *root)
+static void fill(struct sim_request *out, cJSON *root)
 {
     const cJSON *choice = json_get(root, "function_call");
     const cJSON *message;
     bool none = cJSON_IsString(choice) && strcmp(choice->valuestring, "none") == 0;
 
-    *out = (struct chat_request){.root = root, .last_user = ""};
+    *out = (struct sim_request){.root = root, .last_user = ""};
     out->model = json_string(root, "model");
     out->messages = json_get(root, "messages");
     out->functions = json_get(root, "functions");
@@ -187,7 +187,7 @@ static bool owes_result(const cJSON *message)
             !is_absent(json_get(message, "functions_state_id")));
 }
 
-static bool check_order(const struct chat_request *request, struct verdict *verdict)
+static bool check_order(const struct sim_request *request, struct verdict *verdict)
 {
     static const char no_result[] =
         "Invalid params: every assistant function call must have a result in history";
@@ -211,7 +211,7 @@ static bool check_order(const struct chat_request *request, struct verdict *verd
     return owes_result(request->last) ? refuse(verdict, 422, "%s", no_result) : true;
 }
 
-static bool check_results(const struct chat_request *request, struct verdict *verdict)
+static bool check_results(const struct sim_request *request, struct verdict *verdict)
 {
     const cJSON *message;
 
@@ -243,7 +243,7 @@ static bool is_function_name(const char *name)
     return true;
 }
 
-static bool is_listed(const struct chat_request *request, const char *name)
+static bool is_listed(const struct sim_request *request, const char *name)
 {
     const cJSON *function;
 
@@ -259,7 +259,7 @@ static bool is_listed(const struct chat_request *request, const char *name)
     return false;
 }
 
-static bool has_state_id(const struct chat_request *request)
+static bool has_state_id(const struct sim_request *request)
 {
     const cJSON *message;
 
@@ -271,7 +271,7 @@ static bool has_state_id(const struct chat_request *request)
     return false;
 }
 
-static bool check_functions(const struct chat_request *request, struct verdict *verdict)
+static bool check_functions(const struct sim_request *request, struct verdict *verdict)
 {
     enum role last = role_of(request->last);
     bool asks = last == ROLE_USER || last == ROLE_FUNCTION;
@@ -302,7 +302,7 @@ static bool check_functions(const struct chat_request *request, struct verdict *
     return true;
 }
 
-static bool check_numbers(const struct chat_request *request, struct verdict *verdict)
+static bool check_numbers(const struct sim_request *request, struct verdict *verdict)
 {
     for (size_t i = 0; i < RANGE_COUNT; i++) {
         const struct range *range = &ranges[i];
@@ -322,7 +322,7 @@ static bool check_numbers(const struct chat_request *request, struct verdict *ve
 
 /* --- 9: response_format --- */
 
-static bool check_format(struct chat_request *request, struct verdict *verdict)
+static bool check_format(struct sim_request *request, struct verdict *verdict)
 {
     const cJSON *format = json_get(request->root, "response_format");
     const char *type;
@@ -340,7 +340,7 @@ static bool check_format(struct chat_request *request, struct verdict *verdict)
     return true;
 }
 
-static bool check_model(const struct sim_config *config, struct chat_request *request,
+static bool check_model(const struct sim_config *config, struct sim_request *request,
                         struct verdict *verdict)
 {
     static const char prefix[] = SCENARIO_MODEL_PREFIX;
@@ -353,7 +353,7 @@ static bool check_model(const struct sim_config *config, struct chat_request *re
     return true;
 }
 
-static bool check_client(const struct sim_client *client, const struct chat_request *request,
+static bool check_client(const struct sim_client *client, const struct sim_request *request,
                          struct verdict *verdict)
 {
     const struct sim_balance *balance = sim_client_balance(client, request->model);
@@ -365,7 +365,7 @@ static bool check_client(const struct sim_client *client, const struct chat_requ
     return true;
 }
 
-static bool check_context(const struct chat_request *request, struct verdict *verdict)
+static bool check_context(const struct sim_request *request, struct verdict *verdict)
 {
     if (request->entry != NULL && request->prompt_tokens > request->entry->context_tokens)
         return refuse(verdict, 413, "Payload too large");
@@ -406,8 +406,9 @@ enum role role_of(const cJSON *message)
     const char *name = json_string(message, "role");
 
     for (unsigned role = 0; name != NULL && role < ROLE_UNKNOWN; role++) {
-        if (strcmp(role_names[role], name) == 0)
-            return (enum role)role;
+        /* Each role has its own first letter, and this is asked several times a message. */
+        if (role_names[role][0] == name[0])
+            return strcmp(role_names[role], name) == 0 ? (enum role)role : ROLE_UNKNOWN;
     }
     return ROLE_UNKNOWN;
 }
@@ -426,12 +427,12 @@ bool rules_admit(const struct sim_config *config, const struct caller *caller,
 }
 
 bool rules_check_chat(const struct sim_config *config, const struct caller *caller,
-                      const char *body, size_t len, struct chat_request *out,
+                      const char *body, size_t len, struct sim_request *out,
                       struct verdict *verdict)
 {
     cJSON *root;
 
-    *out = (struct chat_request){0};
+    *out = (struct sim_request){0};
     if (!rules_admit(config, caller, verdict))
         return false;
     if (!caller->has_json_type)
@@ -451,12 +452,12 @@ bool rules_check_chat(const struct sim_config *config, const struct caller *call
             check_format(out, verdict) && check_context(out, verdict))
             return true;
     }
-    chat_request_clear(out);
+    sim_request_clear(out);
     return false;
 }
 
-void chat_request_clear(struct chat_request *request)
+void sim_request_clear(struct sim_request *request)
 {
     cJSON_Delete(request->root);
-    *request = (struct chat_request){0};
+    *request = (struct sim_request){0};
 }

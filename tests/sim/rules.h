@@ -30,8 +30,8 @@ struct caller {
 enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_FUNCTION, ROLE_UNKNOWN };
 
 /* A chat request that passed; everything points into root. */
-struct chat_request {
-    cJSON *root; /* owned: chat_request_clear() */
+struct sim_request {
+    cJSON *root; /* owned: sim_request_clear() */
     const char *model;
     const struct sim_model *entry; /* NULL for a model that names a scenario */
     const cJSON *messages;
@@ -61,8 +61,8 @@ bool rules_admit(const struct sim_config *config, const struct caller *caller,
 /* All checks, in the order: user agent, token, JSON and shapes, model, balance, concurrency,
  * message rules, response_format, context. On true *out is filled and the caller's to clear. */
 bool rules_check_chat(const struct sim_config *config, const struct caller *caller,
-                      const char *body, size_t len, struct chat_request *out,
+                      const char *body, size_t len, struct sim_request *out,
                       struct verdict *verdict);
-void chat_request_clear(struct chat_request *request);
+void sim_request_clear(struct sim_request *request);
 
 #endif

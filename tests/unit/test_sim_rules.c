@@ -37,7 +37,7 @@ static const char one_client[] =
 struct fixture {
     struct sim_config config;
     struct caller caller;
-    struct chat_request request;
+    struct sim_request request;
     struct verdict verdict;
     struct answer answer;
     struct buf text;
@@ -62,7 +62,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    chat_request_clear(&f->request);
+    sim_request_clear(&f->request);
     answer_clear(&f->answer);
     buf_clear(&f->text);
     sim_config_clear(&f->config);
@@ -72,7 +72,7 @@ static int teardown(void **state)
 
 static bool check(struct fixture *f, const char *body)
 {
-    chat_request_clear(&f->request);
+    sim_request_clear(&f->request);
     return rules_check_chat(&f->config, &f->caller, body, strlen(body), &f->request, &f->verdict);
 }
 

@@ -113,7 +113,7 @@ lint: $(BUILD)/usage/migrations.inc | build/.deps-build build/.deps-test build/.
 
 FUZZ_SECONDS ?= 20
 fuzz: | build/.deps-build build/.deps-fuzz
-	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang-14 OPT=-O1 HARDEN= \
+	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang-14 OPT=-O1 HARDEN= WARNINGS= WERROR= \
 	  EXTRA_CFLAGS="-fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" \
 	  fuzz-targets
 	@tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)

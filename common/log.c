@@ -34,6 +34,7 @@ static struct {
     char pending[LOG_LINE_MAX]; /* whole lines of the access log, until log_flush() */
     size_t pending_len;
     uint64_t pending_lines;
+    int64_t pending_since_ms; /* 0 = nobody has asked yet */
 } logger = {
     .role = "xrouter",
     .slot = -1,
@@ -81,6 +82,7 @@ static void flush_access(void)
         count_dropped(logger.pending_lines);
     logger.pending_len = 0;
     logger.pending_lines = 0;
+    logger.pending_since_ms = 0;
 }
 
 /* The line lies in fixed memory of LOG_LINE_MAX bytes, which leaves room for the newline. */
@@ -285,4 +287,16 @@ void log_access(const struct buf *object)
 void log_flush(void)
 {
     flush_access();
+}
+
+int64_t log_flush_due(int64_t now_ms)
+{
+    if (logger.pending_len == 0)
+        return -1;
+    if (logger.pending_since_ms == 0)
+        logger.pending_since_ms = now_ms;
+    if (now_ms - logger.pending_since_ms < LOG_DELAY_MS)
+        return logger.pending_since_ms + LOG_DELAY_MS - now_ms;
+    flush_access();
+    return -1;
 }

@@ -13,6 +13,7 @@
 #include "common/buf.h"
 
 #define LOG_LINE_MAX 4096 /* PIPE_BUF: a line arrives whole */
+#define LOG_DELAY_MS 10   /* longest wait of an access-log line in its process */
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
@@ -40,7 +41,10 @@ void log_event(enum log_level level, const char *event, const char *fields, cons
  * is counted as dropped. Lines wait for log_flush(), at most LOG_LINE_MAX bytes of them: each write
  * wakes the log's reader, which costs more than the line. */
 void log_access(const struct buf *object);
-/* Writes what waits; call it once a turn. Main thread only, like log_access(). */
+/* Writes what waits. Main thread only, like log_access(). */
 void log_flush(void);
+/* To call once a turn with the monotonic time: writes what has waited LOG_DELAY_MS; returns how
+ * long the rest may still wait, -1 = nothing does. */
+int64_t log_flush_due(int64_t now_ms);
 
 #endif

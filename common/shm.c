@@ -197,7 +197,7 @@ int shm_create(const char *name, mode_t mode, const struct shm_region_spec *regi
     if (rc < 0)
         goto out;
     rc = map(fd, total, true, &shm);
-    if (rc < 0)
+    if (shm == NULL)
         goto out;
     fill_header(shm->header, total, regions, count, start_id);
     *out = shm;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/container.h"
 #include "common/json.h"
 #include "gateway/relay.h"
 #include "router/route.h"
@@ -67,11 +68,23 @@ static void drop_attempt(struct chat *chat)
     chat->attempt = NULL;
 }
 
+/* 0 = the client got no byte of an answer. An answer that comes all at once is settled before its
+ * first byte leaves: that is now. */
+static uint32_t first_byte_ms(const struct chat *chat, enum usage_outcome outcome)
+{
+    int64_t first_us = chat->request->first_byte_us;
+
+    if (first_us == 0 && outcome == USAGE_OK)
+        first_us = clock_monotonic_us();
+    return first_us == 0 ? 0 : (uint32_t)((first_us - chat->request->started_us + 999) / 1000);
+}
+
 /* The row's last numbers. From here on whoever finds the row bills exactly this. */
 static void settle(struct chat *chat, enum usage_outcome outcome, const struct error *e)
 {
     struct usage_event *event = &chat->row->event;
     bool has_answer = atomic_load_explicit(&chat->row->has_answer, memory_order_relaxed) != 0;
+
     if (chat->attempt != NULL) /* complete, and still waiting for the end of its framing */
         chat->usage = *attempt_usage(chat->attempt, &chat->usage_final);
     if (atomic_load_explicit(&chat->row->state, memory_order_relaxed) != INFLIGHT_RUNNING)
@@ -82,7 +95,8 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
         event->tokens_output = chat->usage.output;
         event->source = USAGE_BY_PROVIDER;
     } else if (has_answer) {
-        event->tokens_output = chat->usage.output; /* the prompt's estimate stands since admission */
+        event->tokens_output =
+            chat->usage.output; /* the prompt's estimate stands since admission */
         event->source = outcome == USAGE_OK ? USAGE_BY_LOCAL : USAGE_BY_PARTIAL;
     } else {
         event->tokens_input = event->tokens_output = 0;
@@ -98,15 +112,14 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
     if (outcome == USAGE_CANCELLED && !chat->relay.started)
         event->http_status = 0; /* nobody was there to get one */
     event->duration_ms = (uint32_t)((clock_monotonic_us() - chat->request->started_us) / 1000);
-    if (chat->request->first_byte_us > 0)
-        event->first_byte_ms =
-            (uint32_t)((chat->request->first_byte_us - chat->request->started_us) / 1000);
+    event->first_byte_ms = first_byte_ms(chat, outcome);
     inflight_finish(chat->row);
 }
 
 static void end_with_error(struct chat *chat, enum usage_outcome outcome, const struct error *e)
 {
     chat->request->error = *e;
+    e = &chat->request->error; /* the attempt's own goes with it */
     if (e->number == XR_EDRAINING || e->number == XR_EBUSY)
         http_add_header(chat->request, "retry-after", "1");
     drop_attempt(chat);
@@ -122,14 +135,18 @@ static void add_ignored_header(struct chat *chat)
                         chat->ignored.data);
 }
 
+/* A stream begins, with its first event or with a ping. */
+static void on_start(struct relay *relay)
+{
+    add_ignored_header(container_of(relay, struct chat, relay));
+}
+
 static void on_output(void *arg)
 {
     struct chat *chat = arg;
 
     if (attempt_is_complete(chat->attempt))
         settle(chat, USAGE_OK, NULL); /* before the last bytes go to the client */
-    if (!chat->relay.started)
-        add_ignored_header(chat);
     relay_on_output(&chat->relay);
 }
 
@@ -363,9 +380,15 @@ void chat_handle(void *arg, struct http_request *request)
     chat->identity = (struct answer_identity){
         .id = chat->id, .model = chat->parsed.model, .created_at = clock_now_at_ms() / 1000};
     buf_init(&chat->ignored, IGNORED_MAX);
-    relay_init(&chat->relay, w->loop, request);
+    relay_init(&chat->relay, w->loop, request, on_start);
     adopt(chat);
     start_attempt(chat);
+}
+
+/* Whether there is something to cut: a complete answer only waits for the end of its framing. */
+static bool is_running(const struct chat *chat)
+{
+    return chat->attempt != NULL && !attempt_is_complete(chat->attempt);
 }
 
 void chat_cut_all(struct worker *w, int number, const char *message)
@@ -374,7 +397,7 @@ void chat_cut_all(struct worker *w, int number, const char *message)
 
     error_set(&e, number, NULL, "%s", message);
     for (struct chat *chat = w->chats; chat != NULL; chat = chat->next)
-        if (chat->attempt != NULL)
+        if (is_running(chat))
             end_with_error(chat, USAGE_ABORTED, &e);
 }
 
@@ -384,6 +407,6 @@ void chat_cut_killed(struct worker *w)
 
     error_set(&e, XR_EOVERLOADED, NULL, "The request was ended by the gateway's operator.");
     for (struct chat *chat = w->chats; chat != NULL; chat = chat->next)
-        if (chat->attempt != NULL && atomic_load(&chat->row->kill) != 0)
+        if (is_running(chat) && atomic_load(&chat->row->kill) != 0)
             end_with_error(chat, USAGE_ABORTED, &e);
 }

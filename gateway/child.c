@@ -153,7 +153,7 @@ static void on_config(struct child *c, int fd)
     if (rc == 0)
         rc = config_decode(text.data, text.len, &config, &error);
     buf_wipe(&text);
-    if (rc < 0) {
+    if (config == NULL) {
         log_event(LOG_ERROR, "config_refused", "", "the new configuration cannot be read: %s",
                   error.text[0] != '\0' ? error.text : strerror(-rc));
         return;
@@ -378,8 +378,11 @@ int child_run(struct child *c, const struct child_ops *ops, void *arg)
     if (getppid() != c->master)
         become_orphan(c);
     while (wait_ms != CHILD_EXIT) {
+        int64_t log_ms = log_flush_due(loop_now_ms(c->loop));
         int n;
 
+        if (log_ms >= 0 && (wait_ms < 0 || log_ms < wait_ms))
+            wait_ms = log_ms;
         if (wait_ms < 0 || wait_ms > c->wait_max_ms)
             wait_ms = c->wait_max_ms;
         n = loop_turn(c->loop, wait_ms);
@@ -389,7 +392,6 @@ int child_run(struct child *c, const struct child_ops *ops, void *arg)
         }
         atomic_store_explicit(&c->row->heartbeat_ms, loop_now_ms(c->loop), memory_order_relaxed);
         wait_ms = ops->on_turn(arg);
-        log_flush();
         note_dropped_lines(c);
     }
     return 0;

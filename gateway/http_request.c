@@ -13,6 +13,8 @@
 
 #define ANSWER_BUFFERED_MAX (16 * 1024) /* larger answers go in pieces, so that progress shows */
 #define STREAM_BLOCK 1024               /* libmicrohttpd's unused buffer of a chunked stream */
+#define NO_DEADLINE_MS (INT64_C(365) * 86400 * 1000)
+#define LOGGED_TARGET_MAX 256
 
 void *on_request_begin(void *arg, const char *target, struct MHD_Connection *connection)
 {
@@ -34,7 +36,7 @@ void *on_request_begin(void *arg, const char *target, struct MHD_Connection *con
     buf_init(&r->body, r->config->body_bytes);
     buf_init(&r->answer, SIZE_MAX);
     usage_id_next(h->setup.ids, (uint16_t)h->setup.slot, clock_now_at_ms(), &r->id);
-    memcpy(r->id_text, "req_", 4);
+    memcpy(r->id_text, "req_", sizeof("req_"));
     usage_id_format(&r->id, r->id_text + 4);
     if (r->listener != LISTENER_OPS) {
         counter_inc(&h->setup.counters->requests_total);
@@ -53,6 +55,17 @@ static bool path_matches(const struct endpoint *e, const char *path, size_t len)
     return len == endpoint_len && memcmp(path, e->path, len) == 0;
 }
 
+static bool is_get(const char *method)
+{
+    return strcmp(method, MHD_HTTP_METHOD_GET) == 0;
+}
+
+/* Whatever can be got has a head: libmicrohttpd leaves the body away. */
+static bool is_head(const char *method)
+{
+    return strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+}
+
 /* Returns 0 with r->endpoint set, XR_ENOTFOUND or XR_EMETHOD (with the Allow header added). */
 static int find_endpoint(struct httpd *h, struct http_request *r, struct error *e)
 {
@@ -64,13 +77,13 @@ static int find_endpoint(struct httpd *h, struct http_request *r, struct error *
 
         if (ep->is_public != (r->listener != LISTENER_OPS) || !path_matches(ep, r->target, len))
             continue;
-        if (strcmp(ep->method, r->method) == 0) {
+        if (strcmp(ep->method, r->method) == 0 || (is_get(ep->method) && is_head(r->method))) {
             r->endpoint = ep;
             r->rest = r->target + strlen(ep->path);
             return 0;
         }
-        (void)snprintf(allow + used, sizeof(allow) - used, "%s%s", used > 0 ? ", " : "",
-                       ep->method);
+        (void)snprintf(allow + used, sizeof(allow) - used, "%s%s%s", used > 0 ? ", " : "",
+                       ep->method, is_get(ep->method) ? ", HEAD" : "");
     }
     if (allow[0] == '\0')
         return error_set(e, XR_ENOTFOUND, NULL, "There is nothing at %s %.*s.", r->method,
@@ -137,6 +150,9 @@ static ssize_t on_read(void *arg, uint64_t position, char *dst, size_t max)
         return MHD_CONTENT_READER_END_WITH_ERROR;
     }
     if (n == 0) {
+        /* All that was there has been taken by the client: what follows is the provider's silence,
+         * which has deadlines of its own. */
+        client_set_deadline(r->client, NO_DEADLINE_MS);
         r->suspended = true;
         MHD_suspend_connection(r->client->connection);
         if (r->client->gone)
@@ -161,7 +177,7 @@ static struct MHD_Response *make_response(struct http_request *r)
         return MHD_create_response_from_callback(r->answer.len, ANSWER_BUFFERED_MAX, on_read, r,
                                                  NULL);
     r->first_byte_us = clock_monotonic_us();
-    r->bytes_sent = r->answer.len;
+    r->bytes_sent = is_head(r->method) ? 0 : r->answer.len;
     if (r->answer.len == 0 || r->answer.data != bytes)
         return MHD_create_response_from_buffer(r->answer.len, r->answer.data,
                                                MHD_RESPMEM_MUST_COPY);
@@ -247,17 +263,28 @@ enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const c
     if (*upload_len > 0) {
         /* A chunked body has no announced length, and nothing can be answered in the middle of an
          * upload: over the limit the connection is cut. */
-        if (buf_append(&r->body, upload, *upload_len) < 0)
+        if (buf_append(&r->body, upload, *upload_len) < 0) {
+            error_set(&r->error, r->body.err == -EMSGSIZE ? XR_ETOOLARGE : XR_EINTERNAL, NULL,
+                      NULL);
             return MHD_NO;
+        }
         *upload_len = 0;
         return MHD_YES;
     }
     if (!r->answered && !r->aborted && r->ops == NULL) {
         /* From here on the handler's own deadlines count. */
-        client_set_deadline(r->client, INT64_C(365) * 86400 * 1000);
+        client_set_deadline(r->client, NO_DEADLINE_MS);
         r->endpoint->handle(h->setup.arg, r);
     }
     return move_on(h, r);
+}
+
+/* Without the query: people put keys there. */
+static size_t logged_length(const char *target)
+{
+    size_t len = target == NULL ? 0 : strcspn(target, "?");
+
+    return len < LOGGED_TARGET_MAX ? len : LOGGED_TARGET_MAX;
 }
 
 static void log_request(const struct http_request *r, bool delivered, int64_t duration_us)
@@ -275,7 +302,7 @@ static void log_request(const struct http_request *r, bool delivered, int64_t du
     json_put_field_text(&line, "client", r->client->peer);
     json_put_field_text(&line, "method", r->headers_seen ? r->method : "");
     json_put_key(&line, "path");
-    json_put_string(&line, r->target, r->target == NULL ? 0 : strnlen(r->target, 256));
+    json_put_string(&line, r->target, logged_length(r->target));
     json_put_field_u64(&line, "status", r->status);
     json_put_field_bool(&line, "delivered", delivered);
     json_put_field_u64(&line, "bytes", r->bytes_sent);
@@ -295,7 +322,7 @@ static void log_request(const struct http_request *r, bool delivered, int64_t du
     log_access(&line);
 }
 
-static void count_request(struct counters *c, const struct http_request *r, bool delivered,
+static void count_request(struct counters *c, const struct http_request *r, bool left,
                           int64_t duration_us)
 {
     if (r->status >= 500)
@@ -304,7 +331,7 @@ static void count_request(struct counters *c, const struct http_request *r, bool
         counter_inc(&c->responses_4xx_total);
     else if (r->status >= 200)
         counter_inc(&c->responses_2xx_total);
-    if (!delivered && r->client->gone)
+    if (left)
         counter_inc(&c->clients_gone_total);
     if (r->error.number != 0) {
         switch (error_info(r->error.number)->domain) {
@@ -330,6 +357,12 @@ static void count_request(struct counters *c, const struct http_request *r, bool
         histogram_observe_us(&c->first_byte_ms, r->first_byte_us - r->started_us);
 }
 
+/* libmicrohttpd may see the client leave before we do. */
+static bool is_departure(enum MHD_RequestTerminationCode why)
+{
+    return why == MHD_REQUEST_TERMINATED_CLIENT_ABORT || why == MHD_REQUEST_TERMINATED_READ_ERROR;
+}
+
 void on_request_completed(void *arg, struct MHD_Connection *connection, void **context,
                           enum MHD_RequestTerminationCode why)
 {
@@ -343,13 +376,14 @@ void on_request_completed(void *arg, struct MHD_Connection *connection, void **c
     *context = NULL;
     r->client->daemon->worked = true;
     if (r->ops != NULL && !delivered && !r->gone_told) {
-        r->gone_told = true; /* libmicrohttpd saw the client leave before we did */
+        r->gone_told = true;
         r->ops->on_gone(r);
     }
     duration_us = clock_monotonic_us() - r->started_us;
     if (r->listener != LISTENER_OPS) {
         log_request(r, delivered, duration_us);
-        count_request(h->setup.counters, r, delivered, duration_us);
+        count_request(h->setup.counters, r, !delivered && (r->client->gone || is_departure(why)),
+                      duration_us);
         h->open_requests--;
     }
     if (r->ops != NULL)

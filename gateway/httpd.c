@@ -18,6 +18,7 @@
 #define ACCEPTS_PER_TURN 32
 #define ACCEPT_PAUSE_MS 100
 #define CONNECTION_MEMORY (16 * 1024) /* headers, and the write buffer of a stream */
+#define GONE_LINGER_MS 1000 /* for what a client sent before it closed its side */
 #define TLS_BACKOFF_MAX_MS 50
 #define PEM_MAX (1024 * 1024)
 #define TLS_PRIORITIES                                                             \
@@ -27,8 +28,11 @@
 void client_set_deadline(struct client *c, int64_t delay_ms)
 {
     struct httpd *h = c->daemon->httpd;
-    int64_t due_ms = loop_now_ms(h->setup.loop) + delay_ms;
+    int64_t due_ms;
 
+    if (c->gone && delay_ms > GONE_LINGER_MS)
+        delay_ms = GONE_LINGER_MS;
+    due_ms = loop_now_ms(h->setup.loop) + delay_ms;
     c->deadline_ms = due_ms;
     if (timer_is_set(&c->timer) && c->timer.due_ms <= due_ms)
         return; /* it fires earlier and looks again: most deadlines only move away */
@@ -53,6 +57,8 @@ static void on_client_timer(struct timer *t)
         if (loop_timer_set(c->daemon->httpd->setup.loop, t, left_ms) == 0)
             return;
     }
+    if (c->request != NULL && !c->gone && c->request->status == 0 && c->request->ops == NULL)
+        error_set(&c->request->error, XR_EREQTIMEOUT, NULL, NULL); /* for the log */
     client_shutdown(c);
 }
 
@@ -63,6 +69,8 @@ static void on_client_event(struct event_source *src, uint32_t events)
     if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0)
         return;
     c->gone = true;
+    /* In its epoll mode libmicrohttpd 0.9.75 does not see an end that came together with bytes. */
+    client_set_deadline(c, GONE_LINGER_MS);
     if (c->request != NULL)
         request_client_gone(c->request);
 }
@@ -116,6 +124,16 @@ static void client_free(struct client *c)
     free(c);
 }
 
+/* Without a client there would be no deadline: the library sees the end and closes. */
+static void refuse_connection(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+    if (info != NULL)
+        (void)shutdown(info->connect_fd, SHUT_RDWR);
+}
+
 /* libmicrohttpd calls this from MHD_add_connection() and just before it closes the socket. */
 static void on_connection(void *arg, struct MHD_Connection *connection, void **context,
                           enum MHD_ConnectionNotificationCode what)
@@ -127,8 +145,10 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         struct client *c = client_new(d, connection);
 
         *context = c;
-        if (c == NULL)
-            return; /* its requests are refused: no client, no service */
+        if (c == NULL) {
+            refuse_connection(connection);
+            return;
+        }
         counter_inc(&d->httpd->setup.counters->connections_total);
         counter_inc(&d->httpd->setup.counters->connections_open);
         client_set_deadline(c, d->httpd->config->header_ms);
@@ -269,35 +289,50 @@ static struct mhd_daemon *daemon_with_room(struct httpd *h, enum listener listen
     return daemon_new(h, listener);
 }
 
+static void watch_listener(struct httpd *h, enum listener which, bool on)
+{
+    struct accept_source *a = &h->accept[which];
+
+    if (a->fd == -1 || a->watched == on || (on && h->draining && which != LISTENER_OPS))
+        return;
+    if (!on)
+        loop_remove(h->setup.loop, a->fd, &a->src);
+    else if (loop_add(h->setup.loop, a->fd, EPOLLIN | EPOLLEXCLUSIVE, &a->src) < 0)
+        return; /* tried again by the timer or at the next chance */
+    a->watched = on;
+}
+
 static void watch_listeners(struct httpd *h, bool on)
 {
-    for (int i = 0; i < LISTENER_COUNT; i++) {
-        struct accept_source *a = &h->accept[i];
+    for (int i = 0; i < LISTENER_COUNT; i++)
+        watch_listener(h, (enum listener)i, on);
+}
 
-        if (a->fd == -1 || a->watched == on || (on && h->draining && i != LISTENER_OPS))
-            continue;
-        if (!on)
-            loop_remove(h->setup.loop, a->fd, &a->src);
-        else if (loop_add(h->setup.loop, a->fd, EPOLLIN | EPOLLEXCLUSIVE, &a->src) < 0)
-            continue; /* tried again by the timer or at the next chance */
-        a->watched = on;
-    }
+static bool is_full(const struct httpd *h)
+{
+    return h->client_count >= h->config->connections;
 }
 
 static void on_accept_timer(struct timer *t)
 {
     struct httpd *h = container_of(t, struct httpd, accept_timer);
 
-    if (h->client_count < h->config->connections)
-        watch_listeners(h, true);
-    else
+    watch_listener(h, LISTENER_OPS, true);
+    if (is_full(h))
         (void)loop_timer_set(h->setup.loop, t, ACCEPT_PAUSE_MS);
+    else
+        watch_listeners(h, true);
 }
 
-static void pause_accept(struct httpd *h)
+/* At the limit of connections, or without memory or descriptors: then the ops listener, too. */
+static void pause_accept(struct httpd *h, bool ops_too)
 {
-    if (loop_timer_set(h->setup.loop, &h->accept_timer, ACCEPT_PAUSE_MS) == 0)
-        watch_listeners(h, false);
+    if (loop_timer_set(h->setup.loop, &h->accept_timer, ACCEPT_PAUSE_MS) < 0)
+        return;
+    watch_listener(h, LISTENER_HTTP, false);
+    watch_listener(h, LISTENER_HTTPS, false);
+    if (ops_too)
+        watch_listener(h, LISTENER_OPS, false);
 }
 
 static void format_peer(const struct sockaddr_storage *addr, char out[46])
@@ -336,18 +371,18 @@ static void on_listener(struct event_source *src, uint32_t events)
     struct httpd *h = a->httpd;
 
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        struct sockaddr_storage addr;
+        struct sockaddr_storage addr = {0};
         socklen_t addr_len = sizeof(addr);
         int fd;
 
-        if (h->client_count >= h->config->connections && a->listener != LISTENER_OPS) {
-            pause_accept(h);
+        if (is_full(h) && a->listener != LISTENER_OPS) {
+            pause_accept(h, false);
             return;
         }
         fd = accept4(a->fd, (struct sockaddr *)&addr, &addr_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd == -1) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                pause_accept(h); /* level-triggered: without a pause this would spin */
+                pause_accept(h, true); /* level-triggered: without a pause this would spin */
             return;
         }
         accept_one(h, a->listener, fd, &addr, addr_len);

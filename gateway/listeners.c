@@ -52,7 +52,7 @@ static int open_one(const struct addrinfo *ai)
 
 static int real_address(int fd, char *out, size_t bytes)
 {
-    struct sockaddr_storage addr;
+    struct sockaddr_storage addr = {0};
     socklen_t len = sizeof(addr);
     char host[INET6_ADDRSTRLEN], port[8];
 

@@ -19,6 +19,7 @@
 #define STOP_GRACE_MS 3000    /* past its deadline, for a child to end by itself */
 #define WRITER_DRAIN_MS 10000 /* to commit what the workers left */
 #define HELPER_DRAIN_MS 10000 /* to spool what the writer left */
+#define NOW_DRAIN_MS 1000     /* for either, when the order is to stop now */
 
 struct counters *master_counters(struct master *m)
 {
@@ -96,6 +97,10 @@ static void await(struct master *m, enum process_role role, int64_t kill_at_ms)
         }
         if (role == ROLE_WORKER && m->stop_at_ms != 0)
             return; /* the order became stricter: the caller gives it */
+        if (m->stop == STOP_NOW && m->stop_at_ms != 0) {
+            kill_at_ms = clock_monotonic_ms() + NOW_DRAIN_MS;
+            m->stop_at_ms = 0;
+        }
     }
 }
 
@@ -104,7 +109,7 @@ static void stop_workers(struct master *m)
 {
     children_retire(m->children, ROLE_WORKER);
     do {
-        int64_t drain_ms = m->config->stop_timeout_ms;
+        int64_t drain_ms = m->drain_ms >= 0 ? m->drain_ms : m->config->stop_timeout_ms;
         int64_t kill_at_ms = m->stop_at_ms + STOP_GRACE_MS;
 
         if (m->stop == STOP_IN_TIME)
@@ -124,6 +129,8 @@ static void stop_workers(struct master *m)
 static void stop_role(struct master *m, enum process_role role, int64_t drain_ms)
 {
     children_retire(m->children, role);
+    if (m->stop == STOP_NOW)
+        drain_ms = NOW_DRAIN_MS;
     children_tell(m->children, role, CONTROL_DRAIN, drain_ms, -1);
     await(m, role, clock_monotonic_ms() + drain_ms + STOP_GRACE_MS);
 }
@@ -171,6 +178,7 @@ static void init(struct master *m, struct config *config, const struct title *ti
         .locks = {-1, -1},
         .listeners = {.http = -1, .https = -1, .ops = -1},
         .pipes = {{-1, -1}, {-1, -1}},
+        .drain_ms = -1,
         .log_level = -1,
     };
     m->config->generation = 1;

@@ -18,7 +18,7 @@
 enum stop_order {
     STOP_NONE,
     STOP_UNHURRIED, /* QUIT: drain for as long as it takes */
-    STOP_IN_TIME,   /* TERM, INT: drain up to stop_timeout_ms */
+    STOP_IN_TIME,   /* TERM, INT: drain up to stop_timeout_ms, or what the order said */
     STOP_NOW        /* a second one of those */
 };
 
@@ -37,6 +37,7 @@ struct master {
     struct control_socket *control;
     enum stop_order stop;
     int64_t stop_at_ms; /* when it was ordered, monotonic; or ordered more strictly */
+    int64_t drain_ms;   /* of STOP_IN_TIME, set by order; -1 = the config's stop_timeout_ms */
     bool is_serving;    /* the start is complete */
     bool start_failed;  /* a child that the start waits for has died */
     unsigned unready_deaths;

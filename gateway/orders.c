@@ -1,5 +1,6 @@
 #include "gateway/orders.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "common/json.h"
@@ -32,7 +33,16 @@ static const char *order_reload(struct master *m, const cJSON *request, struct b
 static const char *order_drain(struct master *m, const cJSON *request, struct buf *result,
                                struct buf *message)
 {
-    master_order_stop(m, STOP_UNHURRIED);
+    int64_t limit_ms = 0;
+    int rc = json_get_i64(request, "timeout_ms", &limit_ms);
+
+    if (rc == -EINVAL || limit_ms < 0) {
+        buf_str(message, "timeout_ms must be a whole number of milliseconds");
+        return "bad_request";
+    }
+    if (rc == 0 && m->stop < STOP_IN_TIME)
+        m->drain_ms = limit_ms;
+    master_order_stop(m, rc == 0 ? STOP_IN_TIME : STOP_UNHURRIED);
     buf_str(result, "{\"state\":\"draining\"}");
     return NULL;
 }

@@ -1,8 +1,8 @@
 /* orders.h - what xrouterctl may ask of the master through master.sock:
  *
  *   {"op":"reload"}                       {"generation":2,"restart_needed":"workers"}
- *   {"op":"drain"}, {"op":"stop"}         {"state":"draining"}; stop: within
- * timeouts.stop_timeout_ms
+ *   {"op":"drain","timeout_ms":60000}     {"state":"draining"}, without timeout_ms no deadline
+ *   {"op":"stop"}                         {"state":"draining"}, within timeouts.stop_timeout_ms
  *   {"op":"log-level","level":"debug"}    {"level":"debug"}, until the next reload
  *   {"op":"kill","id":"req_<32 hex>"}     {"id":"req_...","worker":0}
  *

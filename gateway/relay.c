@@ -9,6 +9,7 @@ static void start(struct relay *r)
     if (r->started)
         return;
     r->started = true;
+    r->on_start(r);
     http_answer_stream(r->request, 200, "text/event-stream");
 }
 
@@ -24,11 +25,13 @@ static void on_ping(struct timer *t)
     relay_watch(r);
 }
 
-void relay_init(struct relay *r, struct loop *loop, struct http_request *request)
+void relay_init(struct relay *r, struct loop *loop, struct http_request *request,
+                void (*on_start)(struct relay *r))
 {
     memset(r, 0, sizeof(*r));
     r->request = request;
     r->loop = loop;
+    r->on_start = on_start;
     r->ping.on_timer = on_ping;
     buf_init(&r->pending, RELAY_PENDING_MAX);
 }

@@ -20,13 +20,15 @@ struct relay { /* embedded */
     struct attempt *attempt; /* NULL once it is over */
     struct buf pending;      /* whole events, not yet taken by the client's connection */
     struct timer ping;
+    void (*on_start)(struct relay *r); /* the response is about to begin: its last headers */
     bool started; /* the response's head is on its way: no status can be given any more */
     bool paused;  /* the provider is not read */
     bool ended;
     bool failed;
 };
 
-void relay_init(struct relay *r, struct loop *loop, struct http_request *request);
+void relay_init(struct relay *r, struct loop *loop, struct http_request *request,
+                void (*on_start)(struct relay *r));
 /* Begins to ping when the provider is silent; for streams. */
 void relay_watch(struct relay *r);
 void relay_clear(struct relay *r);

@@ -32,7 +32,7 @@ static int keep_restart_options(struct config *next, const struct config *now)
     if (rc == 0)
         rc = config_decode(text.data, text.len, &copy, &error);
     buf_wipe(&text);
-    if (rc < 0)
+    if (copy == NULL)
         return rc;
 #define SWAP_yes(field)
 #define SWAP_no(field)                               \

@@ -11,7 +11,7 @@
 #include "gateway/chat.h"
 #include "gateway/endpoints.h"
 
-#define STOP_GRACE_MS 1000 /* after the drain's deadline: for error events to reach the clients */
+#define STOP_GRACE_MS 500 /* after the drain's deadline: for error events to reach the clients */
 
 static void on_config(void *arg, struct config *config)
 {
@@ -32,8 +32,14 @@ static void on_drain_timer(struct timer *t)
 {
     struct worker *w = container_of(t, struct worker, drain_timer);
 
+    if (w->stopping) {
+        w->expired = true;
+        return;
+    }
     w->stopping = true;
     chat_cut_all(w, XR_EDRAINING, "The gateway is shutting down.");
+    if (loop_timer_set(w->loop, t, STOP_GRACE_MS) < 0)
+        w->expired = true;
 }
 
 /* deadline_ms: monotonic, 0 = none, -1 = now. */
@@ -46,6 +52,8 @@ static void on_drain(void *arg, int64_t deadline_ms)
         w->draining = true;
         httpd_drain(w->httpd);
     }
+    if (w->stopping)
+        return; /* the clients have been told, and there is no stricter order */
     loop_timer_cancel(w->loop, &w->drain_timer);
     if (deadline_ms == 0)
         return;
@@ -72,7 +80,7 @@ static int64_t on_turn(void *arg)
     }
     httpd_run(w->httpd); /* resumed connections move here */
     usage_sender_flush(w->sender);
-    if (w->draining && httpd_open_requests(w->httpd) == 0)
+    if (w->draining && (w->expired || httpd_open_requests(w->httpd) == 0))
         return CHILD_EXIT;
     return httpd_next_ms(w->httpd);
 }

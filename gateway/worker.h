@@ -26,6 +26,7 @@ struct worker {
     struct timer drain_timer;
     bool draining;
     bool stopping;   /* the drain's deadline has passed: what runs is cut */
+    bool expired;    /* and the grace after it: who has not read the end by now never will */
     bool has_killed; /* a row may be marked: look */
 };
 

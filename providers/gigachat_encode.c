@@ -209,6 +209,7 @@ static bool read_choice(const struct chat_request *req, const char **forced)
 {
     const cJSON *choice = json_get(req->root, req->tools != NULL ? "tool_choice" : "function_call");
     const cJSON *function = json_get(choice, "function");
+    const cJSON *first = req->tools == NULL ? NULL : req->tools->child;
     const char *word = cJSON_GetStringValue(choice);
 
     *forced = NULL;
@@ -220,8 +221,8 @@ static bool read_choice(const struct chat_request *req, const char **forced)
         return true;
     /* There is no "call any": with one function forcing it is the same, with several it stays
      * "auto". */
-    if (strcmp(word, "required") == 0 && req->tools->child->next == NULL)
-        *forced = json_string(json_get(req->tools->child, "function"), "name");
+    if (strcmp(word, "required") == 0 && first != NULL && first->next == NULL)
+        *forced = json_string(json_get(first, "function"), "name");
     return strcmp(word, "none") != 0;
 }
 

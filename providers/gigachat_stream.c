@@ -213,7 +213,7 @@ static int read_message(struct stream *s, const cJSON *message, const struct eve
         count_characters(s, reasoning, strlen(reasoning));
         rc = put_text(s, "reasoning_content", reasoning, strlen(reasoning), out);
     }
-    if (rc == 0 && cJSON_IsString(content))
+    if (rc == 0 && content != NULL && cJSON_IsString(content))
         rc = put_content(s, content->valuestring, strlen(content->valuestring), out);
     return rc;
 }

@@ -257,7 +257,7 @@ static const char *type_of(const struct view *v, const char *fallback)
 {
     const cJSON *type = v->keys[KEY_TYPE];
 
-    if (cJSON_IsArray(type))
+    if (type != NULL && cJSON_IsArray(type))
         type = type->child;
     for (size_t i = 0; i < TYPES_MAX && type != NULL; i++, type = type->next)
         if (is_known_type(cJSON_GetStringValue(type)))
@@ -268,7 +268,7 @@ static const char *type_of(const struct view *v, const char *fallback)
         return "array";
     if (v->keys[KEY_CONST] != NULL)
         return type_of_sample(v->keys[KEY_CONST], fallback);
-    if (cJSON_IsArray(v->keys[KEY_ENUM]))
+    if (v->keys[KEY_ENUM] != NULL && cJSON_IsArray(v->keys[KEY_ENUM]))
         return type_of_sample(v->keys[KEY_ENUM]->child, fallback);
     return fallback;
 }

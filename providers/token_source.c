@@ -12,6 +12,7 @@
 #define FETCH_BODY_MAX 65536   /* a token answer is about 1.3 KB */
 #define FETCH_TIMEOUT_MS 20000 /* of one token request, and so of the lease */
 #define RETRY_AFTER_FAILURE_MS 500
+#define FAILURES_MAX 3  /* so many failed fetches a caller waits through */
 #define POISON_MS 30000 /* after a final refusal nobody asks the provider again for so long */
 
 struct fetch {
@@ -83,6 +84,8 @@ static void fail_fetch(struct fetch *f, int rc, const struct error *e)
     struct buf fields;
 
     counter_inc(&f->source->counters->token_refresh_failures_total);
+    for (struct token_wait *wait = f->source->waits; wait != NULL; wait = wait->next)
+        wait->failures += wait->index == f->index;
     token_lease_fail(f->source->leases, f->index, final, clock_monotonic_ms(),
                      final ? POISON_MS : RETRY_AFTER_FAILURE_MS);
     buf_init(&fields, 512);
@@ -210,6 +213,11 @@ static bool look(struct token_source *s, struct token_wait *wait)
         answer(s, wait, e.number, NULL, &e);
         return true;
     }
+    if (wait->failures >= FAILURES_MAX) {
+        error_set(&e, XR_EUPSTREAM, NULL, "The provider issued no access token.");
+        answer(s, wait, e.number, NULL, &e);
+        return true;
+    }
     if (wait->deadline_ms <= loop_now_ms(s->loop)) {
         error_set(&e, XR_ETIMEOUT, NULL, "The provider issued no access token in time.");
         answer(s, wait, e.number, NULL, &e);
@@ -263,9 +271,13 @@ void token_source_free(struct token_source *s)
         return;
     loop_timer_cancel(s->loop, &s->poll);
     while (s->fetches != NULL) {
-        if (s->fetches->upstream != NULL)
-            upstream_cancel(s->fetches->upstream);
-        fetch_free(s->fetches);
+        struct fetch *f = s->fetches;
+
+        if (f->upstream != NULL)
+            upstream_cancel(f->upstream);
+        /* Another worker may begin at once, not when our lease runs out. */
+        token_lease_fail(s->leases, f->index, false, clock_monotonic_ms(), 0);
+        fetch_free(f);
     }
     free(s);
 }
@@ -301,6 +313,7 @@ void token_source_get(struct token_source *s, struct config *config,
     wait->ops = ops;
     wait->deadline_ms = loop_now_ms(s->loop) + timeout_ms;
     wait->waiting = false;
+    wait->failures = 0;
     wait->index = find_lease(s, config, p);
     if (wait->index < 0) {
         error_set(&e, XR_EINTERNAL, NULL, "There are more than %d provider credentials.",

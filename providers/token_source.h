@@ -30,6 +30,7 @@ struct token_wait {
     int index; /* of the lease */
     int64_t deadline_ms;
     unsigned round;
+    unsigned failures; /* fetches that failed meanwhile */
     bool waiting;
 };
 

@@ -24,7 +24,7 @@ struct attempt {
     struct token_wait token_wait;
     uint32_t token_generation;
     struct upstream *upstream;
-    struct timer timer; /* a deferred end, or the tail of a stream */
+    struct timer timer; /* the tail of a stream */
     struct sse sse;
     void *stream; /* the adapter's decoder */
     struct buf body;
@@ -34,8 +34,9 @@ struct attempt {
     int64_t waited_us; /* of the requests before it */
     int64_t sent_at_ms;
     unsigned status;
-    int rc; /* of a deferred end */
-    bool usage_final, refreshed, is_stream_answer, decode_failed, complete, starting, ended;
+    int rc; /* of the end */
+    bool usage_final, refreshed, repeated, is_stream_answer, decode_failed, complete;
+    bool starting, ended;
 };
 
 static void finish(struct attempt *a, int rc, const struct error *e)
@@ -46,34 +47,19 @@ static void finish(struct attempt *a, int rc, const struct error *e)
         a->error = *e;
     if (rc < 0 && a->error.number == 0)
         a->error.number = rc;
-    if (a->starting) {
-        a->rc = rc;
-        if (loop_timer_set(a->engine->loop, &a->timer, 0) == 0)
-            return;
-    }
     a->ended = true;
+    a->rc = rc;
     loop_timer_cancel(a->engine->loop, &a->timer);
-    a->setup.callbacks->on_end(a->setup.arg, rc, rc < 0 ? &a->error : NULL);
+    if (!a->starting) /* else attempt_start() tells */
+        a->setup.callbacks->on_end(a->setup.arg, rc, rc < 0 ? &a->error : NULL);
 }
 
-/* The request that was sent is over, well or not: its line in the event, its counters. */
-static void record(struct attempt *a, int rc)
+/* A request to the provider becomes a line in the event. */
+static void put_line(struct attempt *a, int rc, unsigned status, int64_t took_us)
 {
     struct usage_event *event = a->setup.event;
     struct usage_attempt *line;
-    int64_t took_us = clock_monotonic_us() - a->sent_us;
 
-    if (a->sent_us == 0)
-        return; /* nothing was sent, or it is recorded already */
-    a->waited_us += took_us;
-    a->sent_us = 0;
-    if (a->counters != NULL) {
-        counter_dec(&a->counters->in_flight);
-        if (rc < 0)
-            counter_inc(&a->counters->failures_total);
-    }
-    if (rc < 0)
-        counter_inc(&a->engine->counters->upstream_failures_total);
     if (event->attempt_count == USAGE_ATTEMPTS_MAX)
         return;
     line = &event->attempts[event->attempt_count];
@@ -82,7 +68,7 @@ static void record(struct attempt *a, int rc)
     line->started_at_ms = a->sent_at_ms;
     line->duration_ms = (uint32_t)(took_us / 1000);
     line->error = rc;
-    line->http_status = (uint16_t)a->status;
+    line->http_status = (uint16_t)status;
     if (rc == 0 && a->usage_final) {
         line->tokens_input = a->usage.input;
         line->tokens_cached = a->usage.cached;
@@ -90,6 +76,28 @@ static void record(struct attempt *a, int rc)
     }
     atomic_signal_fence(memory_order_release); /* a reaper must not count a line half written */
     event->attempt_count++;
+}
+
+/* The request that was sent is over, well or not: its line in the event, its counters. */
+static void record(struct attempt *a, int rc)
+{
+    int64_t took_us = clock_monotonic_us() - a->sent_us;
+    bool is_cancel = rc == -ECANCELED; /* the client left: that is no failure of the provider's */
+
+    if (a->sent_us == 0)
+        return; /* nothing was sent, or it is recorded already */
+    a->waited_us += took_us;
+    a->sent_us = 0;
+    if (a->counters != NULL) {
+        counter_dec(&a->counters->in_flight);
+        if (rc < 0 && !is_cancel)
+            counter_inc(&a->counters->failures_total);
+    }
+    if (rc < 0 && !is_cancel)
+        counter_inc(&a->engine->counters->upstream_failures_total);
+    if (a->repeated) /* on a kept-alive connection that had been closed meanwhile */
+        put_line(a, XR_EUPSTREAM, 0, 0);
+    put_line(a, is_cancel ? 0 : rc, a->status, took_us);
 }
 
 static int on_head(void *arg, const struct http1_head *head)
@@ -100,11 +108,20 @@ static int on_head(void *arg, const struct http1_head *head)
     static const char sse_type[] = "text/event-stream";
 
     a->status = head->status;
+    a->repeated = upstream_was_repeated(a->upstream);
     a->is_stream_answer = a->stream != NULL && head->status == 200 && type != NULL &&
                           len >= sizeof(sse_type) - 1 &&
                           strncasecmp(type, sse_type, sizeof(sse_type) - 1) == 0;
     buf_init(&a->body, head->status == 200 ? ANSWER_MAX : ERROR_BODY_MAX);
     return 0;
+}
+
+/* Half an event is worse than none, and without it there may be room for the one that says why. */
+static int drop_half_event(struct attempt *a, size_t before)
+{
+    a->setup.out->len = before;
+    a->setup.out->err = 0;
+    return error_set(&a->error, XR_EINTERNAL, NULL, "The gateway is out of memory.");
 }
 
 static int decode_one(struct attempt *a, const struct event *event)
@@ -121,8 +138,12 @@ static int decode_one(struct attempt *a, const struct event *event)
         rc = a->ops->decode_end(a->stream, a->setup.out, &a->error);
         a->complete = rc == 0;
     }
-    if (rc < 0)
+    if (a->setup.out->err != 0)
+        rc = drop_half_event(a, before);
+    if (rc < 0) {
+        a->complete = false;
         a->decode_failed = true;
+    }
     return rc;
 }
 
@@ -147,8 +168,6 @@ static int on_stream_bytes(struct attempt *a, const char *data, size_t len)
         else
             break;
     }
-    if (a->setup.out->err != 0)
-        rc = error_set(&a->error, XR_EINTERNAL, NULL, "The gateway is out of memory.");
     if (a->complete)
         record(a, 0); /* before the last bytes leave: whoever settles now has all the numbers */
     if (a->setup.out->len > before) {
@@ -207,6 +226,8 @@ static int end_of_stream(struct attempt *a, int rc)
         return a->error.number;
     /* A stream that was cut behind its last useful event is a whole answer. */
     decoded = a->ops->decode_end(a->stream, a->setup.out, rc < 0 ? NULL : &a->error);
+    if (a->setup.out->err != 0)
+        decoded = drop_half_event(a, before);
     if (a->setup.out->len > before)
         a->setup.callbacks->on_output(a->setup.arg);
     if (decoded == 0)
@@ -218,9 +239,10 @@ static void on_end(void *arg, int rc, const struct error *e)
 {
     struct attempt *a = arg;
 
+    a->repeated = upstream_was_repeated(a->upstream);
     a->upstream = NULL;
-    if (rc < 0 && !a->decode_failed && e != NULL)
-        a->error = *e;
+    if (rc < 0 && a->error.number == 0 && e != NULL)
+        a->error = *e; /* else it is our own refusal, and we know better why */
     if (a->is_stream_answer) {
         rc = end_of_stream(a, rc);
     } else if (rc == 0 && a->status != 200) {
@@ -272,6 +294,7 @@ static int send_request(struct attempt *a, const char *token)
     a->sent_us = clock_monotonic_us();
     a->sent_at_ms = clock_now_at_ms();
     a->status = 0;
+    a->repeated = false;
     usage_name_set(a->setup.event->provider, p->name);
     counter_inc(&a->engine->counters->upstream_requests_total);
     if (a->counters != NULL) {
@@ -306,11 +329,6 @@ static void on_timer(struct timer *t)
 {
     struct attempt *a = container_of(t, struct attempt, timer);
 
-    if (!a->complete) {
-        a->starting = false;
-        finish(a, a->rc, &a->error);
-        return;
-    }
     /* The provider keeps its answer open behind the last event: it is not wanted any more. */
     if (a->upstream != NULL)
         upstream_cancel(a->upstream);
@@ -353,7 +371,6 @@ int attempt_start(const struct attempt_engine *engine, const struct attempt_setu
             return error_set(e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
         }
     }
-    *out = a;
     a->starting = true;
     if (a->ops->encode_token != NULL) {
         ask_for_token(a);
@@ -363,8 +380,15 @@ int attempt_start(const struct attempt_engine *engine, const struct attempt_setu
         if (rc < 0)
             finish(a, rc, &a->error);
     }
-    if (!timer_is_set(&a->timer))
-        a->starting = false;
+    a->starting = false;
+    if (a->ended) {
+        int rc = a->rc;
+
+        *e = a->error;
+        attempt_free(a);
+        return rc;
+    }
+    *out = a;
     return 0;
 }
 
@@ -374,8 +398,10 @@ void attempt_free(struct attempt *a)
         return;
     token_source_cancel(a->engine->tokens, &a->token_wait);
     loop_timer_cancel(a->engine->loop, &a->timer);
-    if (a->upstream != NULL)
+    if (a->upstream != NULL) {
+        a->repeated = upstream_was_repeated(a->upstream);
         upstream_cancel(a->upstream);
+    }
     record(a, -ECANCELED);
     if (a->stream != NULL)
         a->ops->stream_free(a->stream);

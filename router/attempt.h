@@ -26,11 +26,12 @@ struct attempt_engine {
 
 struct attempt_callbacks {
     /* Bytes of the answer were appended to out (a stream; never called for a plain answer). If
-     * attempt_is_complete(), they are the last ones, and event and usage are final. */
+     * attempt_is_complete(), they are the last ones, and event and usage are final. Must not free
+     * the attempt. */
     void (*on_output)(void *arg);
     /* 0: the answer in out is complete. Else why not; what is in out was complete events. The
-     * attempt stays valid for attempt_usage() until attempt_free(). Never called from
-     * attempt_start(). */
+     * attempt stays valid for attempt_usage() until attempt_free(), which may be called here; e is
+     * the attempt's own and goes with it. Never called from attempt_start(). */
     void (*on_end)(void *arg, int rc, const struct error *e);
 };
 
@@ -51,7 +52,8 @@ struct attempt_setup { /* all borrowed until attempt_free() */
 
 struct attempt; /* opaque */
 
-/* Returns 0, or XR_E... with e when nothing could be begun (a parameter the provider lacks). */
+/* Returns 0, or XR_E... or -ENOMEM with e when nothing could be begun (a parameter the provider
+ * lacks): then there is no attempt, and no on_end. */
 int attempt_start(const struct attempt_engine *engine, const struct attempt_setup *setup,
                   struct attempt **out, struct error *e);
 /* Cancels what runs (the provider's connection is closed at once) and frees. NULL is fine. */

@@ -28,7 +28,7 @@ run_integration() {
   log=$build/tests/integration.log
   mkdir -p "$build/tests"
   XROUTER_BUILD=$build /usr/bin/python3 -m pytest -q -n "${XROUTER_JOBS:-4}" -p no:cacheprovider \
-    --dist=worksteal ${XROUTER_TESTS:-tests/integration} >"$log" 2>&1
+    ${XROUTER_TESTS:-tests/integration} >"$log" 2>&1
   status=$?
   tail -n "$([ $status -eq 0 ] && echo 3 || echo 120)" "$log"
   ok=$(sed -n 's/.*[^0-9]*\b\([0-9][0-9]*\) passed.*/\1/p' "$log" | tail -n 1)

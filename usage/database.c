@@ -103,7 +103,7 @@ static int make_private(const char *path)
         rc = -errno;
     else if (!S_ISREG(st.st_mode))
         rc = -EINVAL;
-    else if ((st.st_mode & 0777) != 0600 && fchmod(fd, 0600) == -1)
+    if (rc == 0 && (st.st_mode & 0777) != 0600 && fchmod(fd, 0600) == -1)
         rc = -errno;
     close(fd);
     return rc;

@@ -16,8 +16,8 @@
 #define RETRY_MS 100
 /* A few events wait so long for company: one packet then carries them all, and the writer wakes up
  * once. An event that comes after a silence goes at once. */
-#define GATHER_MS 2
-#define GATHER_BYTES 4096
+#define GATHER_MS 5
+#define GATHER_BYTES 8192
 
 struct usage_sender {
     struct event_source source;

@@ -17,7 +17,7 @@ struct usage_sender *usage_sender_new(struct loop *loop, const char *path, struc
                                       uint16_t slot, const uint8_t start_id[SHM_START_ID_BYTES]);
 void usage_sender_free(struct usage_sender *s);
 /* Sends what the ring holds and the socket takes; call once a turn, last. No system call when there
- * is nothing new. A few events may wait 2 ms for others to share their packet. */
+ * is nothing new. A few events may wait 5 ms for others to share their packet. */
 void usage_sender_flush(struct usage_sender *s);
 /* Whether everything in the ring is committed or spooled. */
 bool usage_sender_is_drained(const struct usage_sender *s);

@@ -589,6 +589,17 @@ class Load:
             stream.close()
 
 
+def read_rest(events):
+    """The events of a stream that may be cut."""
+    got = []
+    try:
+        for event in events:
+            got.append(event)
+    except (http.client.IncompleteRead, ConnectionResetError):
+        pass
+    return got
+
+
 def private_directory():
     """Short, because a Unix socket's path holds 107 bytes."""
     return Path(tempfile.mkdtemp(prefix="xr-"))

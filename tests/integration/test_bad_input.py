@@ -310,8 +310,11 @@ def test_oversized_heads(shared, data, statuses):
 
 def test_hostile_model_names_never_break_a_log_line(shared):
     """Scenario 53: every access-log line is one JSON object, as many as there were requests."""
+    from harness import wait_until
+
     count = 100
     before = shared.counter("requests_total")
+    wait_until(lambda: len(shared.access_log()) == before, what="the lines of earlier requests")
     lines_before = len(shared.access_log())
     for i in range(count):
         answer = shared.request(
@@ -319,8 +322,6 @@ def test_hostile_model_names_never_break_a_log_line(shared):
         )
         assert answer.status in (400, 404)
     assert shared.counter("requests_total") - before == count
-    from harness import wait_until
-
     wait_until(lambda: len(shared.access_log()) - lines_before >= count, what="the log lines")
     assert len(shared.access_log()) - lines_before == count  # access_log() parses each line
     raw = (shared.directory / "access.log").read_bytes()

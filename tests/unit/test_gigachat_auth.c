@@ -68,7 +68,7 @@ static void given_credentials_when_token_encoded_then_as_documented(void **state
 static void given_two_requests_when_encoded_then_each_has_its_own_uuid4(void **state)
 {
     struct provider_config p = kit_provider();
-    char uuids[2][64];
+    char uuids[2][64] = {{0}};
 
     for (size_t i = 0; i < 2; i++) {
         struct upstream_request r;

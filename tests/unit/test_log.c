@@ -207,6 +207,23 @@ static void given_many_access_lines_when_flushed_then_each_came_once(void **stat
     buf_clear(&object);
 }
 
+static void given_access_line_when_it_has_waited_long_enough_then_written(void **state)
+{
+    struct fixture *f = *state;
+    struct buf object;
+
+    buf_init(&object, 100);
+    buf_str(&object, "{}");
+    assert_int_equal(log_flush_due(1000), -1);
+    log_access(&object);
+    assert_int_equal(log_flush_due(1000), LOG_DELAY_MS);
+    assert_int_equal(log_flush_due(1000 + LOG_DELAY_MS - 1), 1);
+    assert_string_equal(read_text(f, f->access[0]), "");
+    assert_int_equal(log_flush_due(1000 + LOG_DELAY_MS), -1);
+    assert_string_equal(read_text(f, f->access[0]), "{}\n");
+    buf_clear(&object);
+}
+
 static void given_terminal_when_logged_then_short_line_without_control_bytes(void **state)
 {
     struct fixture *f = *state;
@@ -248,6 +265,7 @@ int main(void)
         WITH_PIPES(given_full_pipe_that_blocks_when_logged_then_dropped_too),
         WITH_PIPES(given_access_object_when_logged_then_line_or_dropped),
         WITH_PIPES(given_terminal_when_logged_then_short_line_without_control_bytes),
+        WITH_PIPES(given_access_line_when_it_has_waited_long_enough_then_written),
         WITH_PIPES(given_many_access_lines_when_flushed_then_each_came_once),
         cmocka_unit_test(given_level_names_when_parsed_then_there_and_back),
     };

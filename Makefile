@@ -44,6 +44,10 @@ build/.deps-%: etc/deps.sh
 	@etc/deps.sh $*
 	@touch $@
 
+# One after the other: two apt-get at once would refuse each other.
+build/.deps-test: | build/.deps-build
+$(addprefix build/.deps-,lint fuzz bench clients coverage): | build/.deps-test
+
 $(BUILD)/%.o: %.c | build/.deps-build
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<

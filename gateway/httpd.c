@@ -18,7 +18,7 @@
 #define ACCEPTS_PER_TURN 32
 #define ACCEPT_PAUSE_MS 100
 #define CONNECTION_MEMORY (16 * 1024) /* headers, and the write buffer of a stream */
-#define GONE_LINGER_MS 1000 /* for what a client sent before it closed its side */
+#define GONE_LINGER_MS 1000           /* for what a client sent before it closed its side */
 #define TLS_BACKOFF_MAX_MS 50
 #define PEM_MAX (1024 * 1024)
 #define TLS_PRIORITIES                                                             \

@@ -9,7 +9,7 @@ failed=0
 
 run_unit() {
   for test in "$build"/tests/unit/test_*; do
-    case "$test" in *.o | *.d | *.c | *.gcno | *.gcda) continue ;; esac
+    case "${test##*/}" in *.*) continue ;; esac # objects and logs lie beside the programs
     log=$test.log
     if timeout 120 "$test" >"$log" 2>&1; then status=0; else status=$?; fi
     ok=$(grep -c '^\[       OK \]' "$log")

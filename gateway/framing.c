@@ -3,30 +3,21 @@
 #include <string.h>
 #include <strings.h>
 
-/* RFC 9110 5.6.2: the characters of a token. */
-static bool is_token_char(unsigned char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           (c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL);
-}
+#include "common/http_chars.h"
 
 static bool is_token(const char *text, size_t len)
 {
     for (size_t i = 0; i < len; i++)
-        if (!is_token_char((unsigned char)text[i]))
+        if (!is_token_char(text[i]))
             return false;
     return len > 0;
 }
 
-/* Visible ASCII, space, tab and obs-text: no control byte. */
 static bool is_field_value(const char *text, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-
-        if ((c < 0x20 && c != '\t') || c == 0x7f)
+    for (size_t i = 0; i < len; i++)
+        if (!is_value_char(text[i]))
             return false;
-    }
     return true;
 }
 

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#include "providers/http_chars.h"
+#include "common/http_chars.h"
 
 #define SIZE_LINE_MAX 1024 /* size and extensions */
 

@@ -6,8 +6,8 @@
 #include <strings.h>
 
 #include "common/ascii.h"
+#include "common/http_chars.h"
 #include "providers/chunked.h"
-#include "providers/http_chars.h"
 
 enum state {
     STATE_STATUS_LINE,

@@ -6,4 +6,4 @@ set -eu
 build=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
 npm ci --silent --no-audit --no-fund
-exec /usr/bin/python3 gateway.py "$build" node --test --test-reporter=tap openai.test.mjs
+exec /usr/bin/python3 gateway.py "$build" node --test --test-reporter=tap openai.test.mjs json.test.mjs

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 
-
 from harness import SLOW, Load, alive, read_rest, wait_until
 from ledger import assert_exact
 

@@ -1,6 +1,6 @@
 /* http_chars.h - which bytes HTTP allows where (RFC 9110 5.5, 5.6.2). */
-#ifndef XROUTER_PROVIDERS_HTTP_CHARS_H
-#define XROUTER_PROVIDERS_HTTP_CHARS_H
+#ifndef XROUTER_COMMON_HTTP_CHARS_H
+#define XROUTER_COMMON_HTTP_CHARS_H
 
 #include <stdbool.h>
 #include <stdint.h>

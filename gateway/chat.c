@@ -79,32 +79,42 @@ static uint32_t first_byte_ms(const struct chat *chat, enum usage_outcome outcom
     return first_us == 0 ? 0 : (uint32_t)((first_us - chat->request->started_us + 999) / 1000);
 }
 
+/* Whose numbers count. A request that ends in an error status costs nothing, whatever the provider
+ * has done for it. */
+static void count_tokens(struct chat *chat, enum usage_outcome outcome)
+{
+    struct usage_event *event = &chat->row->event;
+    bool has_answer = atomic_load_explicit(&chat->row->has_answer, memory_order_relaxed) != 0;
+    bool is_refused = outcome == USAGE_ERROR && !chat->relay.started;
+
+    if (chat->usage_final && !is_refused) {
+        event->tokens_input = chat->usage.input;
+        event->tokens_cached = chat->usage.cached;
+        event->tokens_output = chat->usage.output;
+        event->source = USAGE_BY_PROVIDER;
+    } else if (has_answer && !is_refused) {
+        /* The prompt's estimate stands since admission. */
+        event->tokens_output = chat->usage.output;
+        event->source = outcome == USAGE_OK ? USAGE_BY_LOCAL : USAGE_BY_PARTIAL;
+    } else {
+        event->tokens_input = event->tokens_output = 0;
+        event->source = USAGE_BY_NOBODY;
+        return;
+    }
+    event->cost_nano = money_cost_nano(&event->price, event->tokens_input, event->tokens_cached,
+                                       event->tokens_output);
+}
+
 /* The row's last numbers. From here on whoever finds the row bills exactly this. */
 static void settle(struct chat *chat, enum usage_outcome outcome, const struct error *e)
 {
     struct usage_event *event = &chat->row->event;
-    bool has_answer = atomic_load_explicit(&chat->row->has_answer, memory_order_relaxed) != 0;
 
     if (chat->attempt != NULL) /* complete, and still waiting for the end of its framing */
         chat->usage = *attempt_usage(chat->attempt, &chat->usage_final);
     if (atomic_load_explicit(&chat->row->state, memory_order_relaxed) != INFLIGHT_RUNNING)
         return;
-    if (chat->usage_final) {
-        event->tokens_input = chat->usage.input;
-        event->tokens_cached = chat->usage.cached;
-        event->tokens_output = chat->usage.output;
-        event->source = USAGE_BY_PROVIDER;
-    } else if (has_answer) {
-        event->tokens_output =
-            chat->usage.output; /* the prompt's estimate stands since admission */
-        event->source = outcome == USAGE_OK ? USAGE_BY_LOCAL : USAGE_BY_PARTIAL;
-    } else {
-        event->tokens_input = event->tokens_output = 0;
-        event->source = USAGE_BY_NOBODY;
-    }
-    if (event->source != USAGE_BY_NOBODY)
-        event->cost_nano = money_cost_nano(&event->price, event->tokens_input, event->tokens_cached,
-                                           event->tokens_output);
+    count_tokens(chat, outcome);
     event->outcome = (uint8_t)outcome;
     event->error = e == NULL ? 0 : e->number;
     event->http_status =

@@ -1,5 +1,6 @@
 #include "gateway/ctl/ctl.h"
 
+#include <ctype.h>
 #include <fnmatch.h>
 #include <inttypes.h>
 #include <string.h>
@@ -118,6 +119,21 @@ static void put_counters(const cJSON *stat, const cJSON *before, int64_t elapsed
     ctl_table_clear(&table);
 }
 
+/* "tokens_input_total" as a column's title: TOKENS INPUT. */
+static void add_title(struct ctl_table *table, const char *name)
+{
+    static const char suffix[] = "_total";
+    char title[64];
+    size_t len = strnlen(name, sizeof(title) - 1);
+
+    if (len >= sizeof(suffix) && strcmp(name + len - (sizeof(suffix) - 1), suffix) == 0)
+        len -= sizeof(suffix) - 1;
+    for (size_t i = 0; i < len; i++)
+        title[i] = name[i] == '_' ? ' ' : (char)toupper((unsigned char)name[i]);
+    title[len] = '\0';
+    ctl_table_cell(table, title);
+}
+
 /* "providers" and "models" are lists of flat objects with the same members: one line each. */
 static void put_list(const cJSON *stat, const char *name, struct buf *out)
 {
@@ -133,7 +149,7 @@ static void put_list(const cJSON *stat, const char *name, struct buf *out)
     ctl_table_init(&table, alignment);
     cJSON_ArrayForEach(value, first)
     {
-        ctl_table_cell(&table, value == first->child ? name : value->string);
+        add_title(&table, value == first->child ? name : value->string);
     }
     cJSON_ArrayForEach(row, json_get(stat, name))
     {

@@ -36,6 +36,11 @@ BINARIES := $(BUILD)/xrouter $(BUILD)/xrouterctl $(BUILD)/llm-sim
 .DELETE_ON_ERROR:
 .SECONDARY:
 
+# Short lines; V=1 shows the commands, -s nothing.
+quiet := $(findstring s,$(firstword -$(MAKEFLAGS)))
+Q := $(if $(V),,@)
+say = $(if $(V)$(quiet),,@printf '  %-4s %s\n' $(1) $(2))
+
 all: $(BINARIES)
 
 # Debian packages: only the missing ones are installed, so a second run is offline.
@@ -50,36 +55,44 @@ $(addprefix build/.deps-,lint fuzz bench clients coverage): | build/.deps-test
 
 $(BUILD)/%.o: %.c | build/.deps-build
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/usage/migrations.inc: $(MIGRATIONS) sql/embed.sh
 	@mkdir -p $(@D)
-	sh sql/embed.sh $(MIGRATIONS) >$@
+	$(call say,GEN,$@)
+	$(Q)sh sql/embed.sh $(MIGRATIONS) >$@
 
 $(BUILD)/usage/migrate.o: $(BUILD)/usage/migrations.inc
 
 $(BUILD)/libxrouter.a: $(call objects,$(LIB_SRC))
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
 
 $(BUILD)/xrouter: $(BUILD)/gateway/main.o $(BUILD)/libxrouter.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/xrouterctl: $(call objects,$(CTL)) $(BUILD)/libxrouter.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/llm-sim: $(call objects,$(SIM)) $(BUILD)/libxrouter.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(BUILD)/libxrouter.a | build/.deps-test
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 $(BUILD)/tests/unit/test_%.o: tests/unit/test_%.c | build/.deps-test
 
 # The simulator's own rules are tested with its objects beside the library's.
 $(BUILD)/tests/unit/test_sim_%: $(BUILD)/tests/unit/test_sim_%.o \
   $(filter-out $(BUILD)/tests/sim/main.o,$(call objects,$(SIM))) $(BUILD)/libxrouter.a | build/.deps-test
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 run: all
 	@etc/demo.sh $(BUILD)
@@ -125,7 +138,8 @@ fuzz: | build/.deps-build build/.deps-fuzz
 FUZZ_BIN := $(patsubst %.c,$(BUILD)/%,$(FUZZ))
 fuzz-targets: $(FUZZ_BIN)
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libxrouter.a
-	$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS) -pthread
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS) -pthread
 
 bench: all | build/.deps-bench
 	@tests/bench/run.sh $(BUILD)

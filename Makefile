@@ -148,7 +148,7 @@ clients: all | build/.deps-clients
 	@tests/clients/run.sh $(BUILD)
 
 hooks:
-	@install -m 755 tests/lint/hooks/pre-commit "$$(git rev-parse --git-path hooks)/pre-commit"
+	@install -D -m 755 tests/lint/hooks/pre-commit "$$(git rev-parse --git-path hooks)/pre-commit"
 	@echo "pre-commit hook installed"
 
 docs: $(BUILD)/xrouter

@@ -105,7 +105,7 @@ unit: $(UNIT_BIN)
 
 # The kill tests, many rounds each.
 crash: all | build/.deps-test
-	@XROUTER_CRASH_ROUNDS=$${ROUNDS:-20} XROUTER_TESTS=tests/integration/test_crash.py \
+	@XROUTER_CRASH_ROUNDS=$${ROUNDS:-20} XROUTER_WRITER_STOP_S=10 XROUTER_TESTS=tests/integration/test_crash.py \
 	  tests/run.sh $(BUILD) integration
 
 integration: all | build/.deps-test

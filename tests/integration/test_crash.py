@@ -250,6 +250,23 @@ def test_killed_writer_is_not_noticed(make_gateway, sim):
     assert_exact(gateway, sim, load.delivered)
 
 
+def test_events_of_living_workers_reach_the_writer_once(make_gateway, sim):
+    """Their rings are the writer's only when they are dead."""
+    gateway = make_gateway()
+    with Load(gateway, clients=8, stream_share=0.0, text="[[words:2]]") as load:
+        wait_progress(load, 300)
+    wait_quiet(gateway)
+    wait_until(lambda: committed(gateway) >= len(load.delivered), 5, "every answer in the ledger")
+    assert gateway.counter("events_duplicate_total") == 0
+    # A dead one's ring is drained without its worker; its successor sends again.
+    pid = gateway.pid("worker")
+    os.kill(pid, signal.SIGKILL)
+    wait_replaced(gateway, "worker", pid, 2)
+    answers = [gateway.chat() for _ in range(8)]
+    assert gateway.stop() == 0
+    assert_exact(gateway, sim, load.delivered + [a.headers["x-request-id"] for a in answers])
+
+
 def committed(gateway):
     return gateway.ctl_json("usage", "--by", "model")["total"]["requests"]
 

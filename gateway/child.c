@@ -271,6 +271,10 @@ static int become(struct child *c)
         &process_row_at(rows, process_slot(rows, ROLE_MASTER))->pid, memory_order_relaxed);
     if (prctl(PR_SET_PDEATHSIG, SIGRTMIN) == -1)
         return -errno;
+    /* A master that died before we had the lock may have a successor that did not wait for us: its
+     * database and sockets are not ours to open. */
+    if (getppid() != c->master)
+        return -EOWNERDEAD;
     c->loop = loop_new();
     if (c->loop == NULL)
         return -errno;

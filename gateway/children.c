@@ -14,6 +14,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gateway/respawn.h"
+#include "providers/token_lease.h"
 
 #define STARTING_FACTOR 10  /* a child that starts may be silent for so many watchdog_ms */
 #define REPLACE_MAX_MS 5000 /* longest wait for a killed worker's successor */
@@ -351,6 +352,7 @@ static size_t settle(struct child_process *p)
         counters_zero_gauges(in->counters, p->slot);
         return 0;
     }
+    token_lease_reap(in->tokens, p->pid);
     reaped = inflight_reap(in->inflight, p->slot, outbox_slot(in->outbox, p->slot), in->counters,
                            clock_now_at_ms());
     counter_add(&own_counters(p->children)->events_reaped_total, reaped);

@@ -19,6 +19,7 @@
 #define REQUEST_MAX (64 * 1024)
 #define REQUEST_MS 10000 /* a client's time to send a request, and to take the answer */
 #define READ_CHUNK 4096
+#define ACCEPT_AGAIN_MS 100 /* without a free descriptor */
 
 struct control_client {
     struct control_socket *server;
@@ -32,6 +33,7 @@ struct control_socket {
     struct loop *loop;
     int fd;
     struct event_source source;
+    struct timer accept_timer; /* set: the listener is not watched */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
     control_request_fn on_request;
     void *arg;
@@ -201,6 +203,21 @@ static void on_listener_event(struct event_source *src, uint32_t events)
 
     while ((fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1)
         accept_one(s, fd);
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+        return;
+    /* Its client stays in the queue and would be reported again in each turn. */
+    log_event(LOG_WARN, "control_refused", "", "a client of master.sock has to wait: %s",
+              strerror(errno));
+    if (loop_timer_set(s->loop, &s->accept_timer, ACCEPT_AGAIN_MS) == 0)
+        (void)loop_modify(s->loop, s->fd, 0, &s->source); /* failing costs turns, no client */
+}
+
+static void on_accept_timer(struct timer *t)
+{
+    struct control_socket *s = container_of(t, struct control_socket, accept_timer);
+
+    if (loop_modify(s->loop, s->fd, EPOLLIN, &s->source) < 0)
+        log_event(LOG_ERROR, "control_failed", "", "master.sock cannot be watched any more");
 }
 
 int control_socket_open(struct loop *loop, const char *path, control_request_fn on_request,
@@ -216,6 +233,7 @@ int control_socket_open(struct loop *loop, const char *path, control_request_fn 
     s->on_request = on_request;
     s->arg = arg;
     s->source.on_event = on_listener_event;
+    s->accept_timer.on_timer = on_accept_timer;
     for (size_t i = 0; i < CLIENTS_MAX; i++) {
         s->clients[i].server = s;
         s->clients[i].fd = -1;
@@ -245,6 +263,7 @@ void control_socket_close(struct control_socket *s)
     for (size_t i = 0; i < CLIENTS_MAX; i++)
         if (s->clients[i].fd != -1)
             close_client(&s->clients[i]);
+    loop_timer_cancel(s->loop, &s->accept_timer);
     loop_remove(s->loop, s->fd, &s->source);
     close(s->fd);
     unlink(s->path);

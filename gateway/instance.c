@@ -270,8 +270,22 @@ int instance_register(struct instance *in, const struct config *config, struct b
     return 0;
 }
 
+static bool is_settled(const struct instance *in, size_t slot)
+{
+    for (size_t i = 0; i < inflight_row_count(in->inflight); i++) {
+        struct inflight_row *row = inflight_row_at(in->inflight, slot, i);
+
+        if (atomic_load_explicit(&row->state, memory_order_acquire) != INFLIGHT_FREE)
+            return false;
+    }
+    return true;
+}
+
 bool instance_is_drained(const struct instance *in)
 {
+    for (size_t i = 0; i < inflight_slot_count(in->inflight); i++)
+        if (!is_settled(in, i))
+            return false;
     for (size_t i = 0; i < outbox_slot_count(in->outbox); i++) {
         const struct outbox *ob = outbox_slot(in->outbox, i);
 

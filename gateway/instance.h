@@ -29,7 +29,7 @@ int instance_set_aside(const char *runtime_dir, int64_t now_at_ms, struct buf *n
  * appended to why; names registered before stay. */
 int instance_register(struct instance *in, const struct config *config, struct buf *why);
 
-/* Whether every ring has been committed or spooled. */
+/* Whether every request has been settled and every ring committed or spooled. */
 bool instance_is_drained(const struct instance *in);
 
 #endif

@@ -49,7 +49,9 @@ static void spool(struct spooler *s, size_t slot)
 static void look(struct spooler *s)
 {
     for (size_t i = 0; i < outbox_slot_count(s->rings); i++) {
-        bool is_over = outbox_fill_percent(outbox_slot(s->rings, i)) > SPOOLER_FILL_PERCENT;
+        const struct outbox *ob = outbox_slot(s->rings, i);
+        /* Open requests have reserved room, too: with many of them half is too late. */
+        bool is_over = outbox_fill_percent(ob) > SPOOLER_FILL_PERCENT || outbox_is_tight(ob);
 
         if (is_over && s->was_over[i])
             spool(s, i);

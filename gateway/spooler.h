@@ -8,7 +8,7 @@
 #include "usage/outbox.h"
 
 #define SPOOLER_LOOK_MS 100     /* between two looks at the rings */
-#define SPOOLER_FILL_PERCENT 50 /* above it at two looks in a row: the writer does not keep up */
+#define SPOOLER_FILL_PERCENT 50 /* above it, or tight, twice: the writer does not keep up */
 
 struct spooler; /* opaque */
 

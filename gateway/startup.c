@@ -137,12 +137,18 @@ static int drain_old_rings(struct master *m, struct instance *old)
 static int recover(struct master *m)
 {
     struct instance old;
-    int rc = recovery_attach(m->config, &old, &m->why);
+    bool is_drained = false;
+    int rc;
 
-    if (rc == 1) {
+    /* Again if a row found no room in its ring: now there is. */
+    do {
+        rc = recovery_attach(m->config, &old, &m->why);
+        if (rc != 1)
+            break;
         rc = drain_old_rings(m, &old);
+        is_drained = rc == 0 && instance_is_drained(&old);
         instance_close(&old);
-    }
+    } while (rc == 0 && !is_drained);
     if (rc < 0)
         return rc;
     rc = instance_unlink(m->config->runtime_dir);

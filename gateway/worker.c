@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/container.h"
 #include "common/log.h"
@@ -156,6 +157,8 @@ int worker_main(const struct child_setup *setup)
     w.config = config_ref(setup->config);
     w.counters = counters_slot(setup->instance->counters, setup->slot);
     w.outbox = outbox_slot(setup->instance->outbox, setup->slot);
+    /* Now its events travel by the socket; the reaper gives the ring back to the writer. */
+    outbox_set_owner(w.outbox, (uint32_t)getpid());
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
         log_event(LOG_ERROR, "worker_failed", "", "libcurl cannot be initialised");
         rc = -EIO;

@@ -7,8 +7,9 @@
 
 #include "common/json.h"
 
-/* References multiply: a small schema can stand for a huge one, and each look-up walks a list. */
-#define STEPS_MAX 1000000
+/* References multiply: a small schema can stand for a huge one, and each look-up walks a list. A
+ * request may bring 128 schemas, and whoever else the worker serves waits for all of them. */
+#define STEPS_MAX 100000
 #define TYPES_MAX 8   /* of a list of types looked at: there are seven */
 #define TOKEN_MAX 128 /* bytes of one name in a reference */
 
@@ -138,7 +139,8 @@ static int add_keywords(struct simplifier *s, const cJSON *schema, struct view *
         if (member->string == NULL)
             break; /* an array is no schema: as if empty */
         for (size_t i = 0; i < KEYWORD_COUNT; i++)
-            if (strcmp(member->string, keyword_names[i]) == 0)
+            if (member->string[0] == keyword_names[i][0] &&
+                strcmp(member->string, keyword_names[i]) == 0)
                 found[i] = member;
     }
     for (size_t i = 0; i < KEYWORD_COUNT; i++)

@@ -143,9 +143,14 @@ int token_lease_find(struct token_lease_region *r, const char *auth_url, const c
 
 /* ---- the word that says who may fetch ---- */
 
+static uint64_t holder_bits(enum hold hold, pid_t pid)
+{
+    return ((uint64_t)pid & 0x3fffff) << 2 | hold;
+}
+
 static uint64_t hold_word(enum hold hold, int64_t until_ms)
 {
-    return (uint64_t)until_ms << 24 | ((uint64_t)getpid() & 0x3fffff) << 2 | hold;
+    return (uint64_t)until_ms << 24 | holder_bits(hold, getpid());
 }
 
 static enum hold hold_kind(uint64_t word, int64_t now_ms)
@@ -153,9 +158,14 @@ static enum hold hold_kind(uint64_t word, int64_t now_ms)
     return (int64_t)(word >> 24) > now_ms ? (enum hold)(word & 3) : HOLD_NONE;
 }
 
+static bool is_lease_of(uint64_t word, pid_t pid)
+{
+    return (word & 0xffffff) == holder_bits(HOLD_LEASE, pid);
+}
+
 static bool is_mine(uint64_t word)
 {
-    return (word & 0xffffff) == (hold_word(HOLD_LEASE, 0) & 0xffffff);
+    return is_lease_of(word, getpid());
 }
 
 /* ---- the token ---- */
@@ -344,6 +354,19 @@ void token_lease_fail(struct token_lease_region *r, int index, bool final, int64
         if (atomic_compare_exchange_weak_explicit(&e->hold, &held, next, memory_order_acq_rel,
                                                   memory_order_acquire))
             return;
+    }
+}
+
+void token_lease_reap(struct token_lease_region *r, pid_t pid)
+{
+    for (size_t i = 0; i < TOKEN_LEASES_MAX; i++) {
+        struct lease_entry *e = &r->entries[i];
+        uint64_t held = atomic_load_explicit(&e->hold, memory_order_acquire);
+
+        /* Should it have run out, and be another's by now, that one keeps it. */
+        if (is_lease_of(held, pid))
+            atomic_compare_exchange_strong_explicit(&e->hold, &held, 0, memory_order_release,
+                                                    memory_order_relaxed);
     }
 }
 

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/shm.h"
 
@@ -54,6 +55,8 @@ int token_lease_publish(struct token_lease_region *r, int index, const char *tex
  * nobody asks again for poison_ms; else the next caller may try after backoff_ms. */
 void token_lease_fail(struct token_lease_region *r, int index, bool final, int64_t now_ms,
                       int64_t wait_ms);
+/* The process is dead: whoever waits for what it was fetching need not wait for its deadline. */
+void token_lease_reap(struct token_lease_region *r, pid_t pid);
 /* The API answered 401 to the token of that generation: unusable, unless it has been replaced. */
 void token_lease_invalidate(struct token_lease_region *r, int index, uint32_t generation);
 

@@ -227,6 +227,14 @@ unsigned outbox_fill_percent(const struct outbox *ob)
     return used >= ob->capacity ? 100 : (unsigned)(used * 100 / ob->capacity);
 }
 
+bool outbox_is_tight(const struct outbox *ob)
+{
+    uint64_t reserved = atomic_load_explicit(&ob->reserved, memory_order_relaxed);
+    uint64_t spare = ob->capacity / USAGE_EVENT_MAX / 8;
+
+    return outbox_head(ob) > outbox_tail(ob) && room_events(ob) < reserved + 2 + spare;
+}
+
 /* The length of the record at position, 0 if there is none that could end by head. */
 static size_t record_length(const struct outbox *ob, uint64_t position, uint64_t head)
 {

@@ -56,6 +56,9 @@ uint64_t outbox_committed(const struct outbox *ob);
 size_t outbox_capacity(const struct outbox *ob);
 /* Fill level in percent, open reservations not counted. */
 unsigned outbox_fill_percent(const struct outbox *ob);
+/* Whether the events it holds will soon be in the way of reservations: less room is left, besides
+ * what is reserved, than an eighth of the ring. Any process may ask. */
+bool outbox_is_tight(const struct outbox *ob);
 
 /* Copies whole records from position `from` (the tail, if that is further) up to head, at most max
  * bytes (at least USAGE_EVENT_MAX), into out. *next is the position after the last one copied.

@@ -1,6 +1,7 @@
 #include "usage/takeover.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "common/shm.h"
@@ -80,6 +81,10 @@ static void finish_file(struct scan *scan, const char *path, bool is_bad)
         scan->rc = t->commit(t->arg);
     if (scan->rc < 0)
         return;
+    if (access(path, F_OK) == 0) { /* it could not be removed: now the next one, this one later */
+        scan->records = 0;
+        return;
+    }
     counter_add(&t->counters->events_spooled_total, scan->records);
     scan->rc = 1;
 }

@@ -25,8 +25,9 @@ void takeover_rings(struct takeover *t, bool all);
 /* Whether every ring is committed or spooled to its end (rings without sense not counted). */
 bool takeover_is_done(const struct takeover *t);
 /* Takes the oldest spool file, committing as it goes, until it is unlinked (or, if something in it
- * was damaged, renamed to NAME.bad). 1 = there may be more,
- * 0 = none was there, -errno (then the file is read again later; the ids tell what was committed).
+ * was damaged, renamed to NAME.bad); one that stays in spite of that is passed over. 1 = there may
+ * be more, 0 = none was there, -errno (then the file is read again later; the ids tell what was
+ * committed).
  */
 int takeover_spool(struct takeover *t);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -177,6 +178,28 @@ static void given_more_clients_than_places_when_they_come_then_the_last_is_refus
     turns(f);
 }
 
+static void given_no_free_descriptor_when_client_comes_then_it_waits_without_a_spin(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit whole, none;
+    int events = 0;
+    int fd = frame_connect(f->path, 1000);
+
+    assert_true(fd >= 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &whole), 0);
+    none = (struct rlimit){(rlim_t)fd, whole.rlim_max}; /* all below it are in use */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (int i = 0; i < 10; i++)
+        events += loop_turn(f->loop, 1) > 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &whole), 0);
+    assert_true(events <= 2);
+    loop_turn(f->loop, 500); /* it looks again by itself */
+    send_text(f, fd, "{\"op\":\"ask\"}");
+    assert_answer(fd, "{\"done\":true,\"result\":{\"count\":1}}");
+    close(fd);
+    turns(f);
+}
+
 static void given_socket_file_when_made_then_group_may_use_it_and_others_not(void **state)
 {
     struct fixture *f = *state;
@@ -196,6 +219,7 @@ int main(void)
         SOCKET_TEST(given_request_cut_anywhere_when_it_arrives_then_one_answer),
         SOCKET_TEST(given_too_long_a_frame_when_announced_then_closed),
         SOCKET_TEST(given_more_clients_than_places_when_they_come_then_the_last_is_refused),
+        SOCKET_TEST(given_no_free_descriptor_when_client_comes_then_it_waits_without_a_spin),
         SOCKET_TEST(given_socket_file_when_made_then_group_may_use_it_and_others_not),
     };
 

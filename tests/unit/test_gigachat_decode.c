@@ -676,6 +676,20 @@ static void given_secret_in_message_when_mapped_then_not_shown(void **state)
     assert_non_null(strstr(e.message, "bad key *** and *** end?"));
 }
 
+static void given_short_secret_in_message_when_mapped_then_not_shown(void **state)
+{
+    static const char body[] =
+        "{\"message\":\"bad header 'Bearer short-token', key Zm9vOmJhcjEyMzQ1Njc4OTA= of "
+        "3f3f3c0e-6a0a-4b62-9e0e-0a7d6a3b1c11 for get_current_weather_in_town_2\"}";
+    struct error e = {0};
+    bool stale;
+
+    kit_ops()->map_error(400, body, strlen(body), &stale, &e);
+    assert_non_null(strstr(e.message, "bad header 'Bearer ***', key *** of "
+                                      "3f3f3c0e-6a0a-4b62-9e0e-0a7d6a3b1c11 for "
+                                      "get_current_weather_in_town_2"));
+}
+
 static void given_long_message_when_mapped_then_cut_between_characters(void **state)
 {
     char body[4200] = "{\"message\":\"x";
@@ -782,6 +796,7 @@ int main(void)
         cmocka_unit_test(given_each_status_when_mapped_then_our_error_whatever_the_body),
         cmocka_unit_test(given_recorded_errors_when_mapped_then_text_for_the_client),
         cmocka_unit_test(given_secret_in_message_when_mapped_then_not_shown),
+        cmocka_unit_test(given_short_secret_in_message_when_mapped_then_not_shown),
         cmocka_unit_test(given_long_message_when_mapped_then_cut_between_characters),
         cmocka_unit_test(given_tool_loop_when_driven_through_then_each_side_sees_its_own_form),
         cmocka_unit_test(given_fixture_directory_when_listed_then_each_stream_has_its_case),

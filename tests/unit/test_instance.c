@@ -208,6 +208,21 @@ static void given_event_in_a_ring_when_asked_then_not_drained_until_committed(vo
     assert_true(instance_is_drained(in));
 }
 
+static void given_row_that_is_not_settled_when_asked_then_not_drained(void **state)
+{
+    struct instance *in = &((struct fixture *)*state)->instance;
+    struct inflight_row *row = inflight_take(in->inflight, 5);
+
+    assert_non_null(row);
+    assert_true(instance_is_drained(in));
+    inflight_admit(row);
+    assert_false(instance_is_drained(in));
+    inflight_finish(row);
+    assert_false(instance_is_drained(in));
+    inflight_free(in->inflight, 5, row);
+    assert_true(instance_is_drained(in));
+}
+
 int main(void)
 {
 #define INSTANCE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -221,6 +236,7 @@ int main(void)
         INSTANCE_TEST(given_config_when_registered_then_names_are_found_and_numeric_hosts_left_out),
         INSTANCE_TEST(given_more_names_than_capacity_when_registered_then_refused_with_the_option),
         INSTANCE_TEST(given_event_in_a_ring_when_asked_then_not_drained_until_committed),
+        INSTANCE_TEST(given_row_that_is_not_settled_when_asked_then_not_drained),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

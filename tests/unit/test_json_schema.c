@@ -156,6 +156,23 @@ static void given_multiplying_references_when_simplified_then_refused_soon(void 
     buf_clear(&text);
 }
 
+/* Little to write, much to read: 700 references to one definition with 700 members. */
+static void given_wide_definition_when_used_often_then_refused_soon(void **state)
+{
+    struct buf text;
+
+    buf_init(&text, 1 << 17);
+    buf_str(&text, "{\"$defs\":{\"d\":{\"type\":\"string\"");
+    for (unsigned i = 0; i < 700; i++)
+        buf_printf(&text, ",\"x%u\":1", i);
+    buf_str(&text, "}},\"properties\":{\"p\":{}");
+    for (unsigned i = 0; i < 700; i++)
+        buf_printf(&text, ",\"p%u\":{\"$ref\":\"#/$defs/d\"}", i);
+    buf_str(&text, "}}");
+    assert_refused(buf_text(&text), -E2BIG);
+    buf_clear(&text);
+}
+
 static void given_chain_of_references_when_too_long_then_refused(void **state)
 {
     struct buf text;
@@ -181,6 +198,7 @@ int main(void)
         cmocka_unit_test(given_enum_and_format_when_simplified_then_only_what_is_understood),
         cmocka_unit_test(given_reference_to_nowhere_when_simplified_then_refused),
         cmocka_unit_test(given_multiplying_references_when_simplified_then_refused_soon),
+        cmocka_unit_test(given_wide_definition_when_used_often_then_refused_soon),
         cmocka_unit_test(given_chain_of_references_when_too_long_then_refused),
     };
 

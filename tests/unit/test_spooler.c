@@ -118,6 +118,21 @@ static void given_ring_over_half_full_when_nobody_commits_then_spooled(void **st
     assert_int_equal(take_spooled(f), count);
 }
 
+static void given_ring_with_no_room_to_reserve_when_nobody_commits_then_spooled(void **state)
+{
+    struct fixture *f = *state;
+    struct outbox *ob = outbox_slot(f->rings, 1);
+    size_t count = fill(f, 1, SPOOLER_FILL_PERCENT - 10);
+    int64_t until_ms = clock_monotonic_ms() + WAIT_MS;
+
+    while (outbox_reserve(ob))
+        ;
+    while (!outbox_reserve(ob) && clock_monotonic_ms() < until_ms)
+        usleep(1000);
+    assert_true(outbox_tail(ob) == outbox_head(ob));
+    assert_int_equal(take_spooled(f), count);
+}
+
 static void
 given_ring_under_half_when_looked_at_then_left_to_the_writer_until_the_stop(void **state)
 {
@@ -145,6 +160,7 @@ int main(void)
 #define SPOOLER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
         SPOOLER_TEST(given_ring_over_half_full_when_nobody_commits_then_spooled),
+        SPOOLER_TEST(given_ring_with_no_room_to_reserve_when_nobody_commits_then_spooled),
         SPOOLER_TEST(given_ring_under_half_when_looked_at_then_left_to_the_writer_until_the_stop),
         SPOOLER_TEST(given_empty_rings_when_finished_then_nothing_is_written),
     };

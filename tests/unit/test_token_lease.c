@@ -410,6 +410,29 @@ static void given_publisher_killed_at_random_when_read_then_whole_tokens(void **
     assert_true(read > 1000);
 }
 
+static void given_lease_holder_that_died_when_reaped_then_one_takes_it_at_once(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid = forked_start(take_lease, f);
+
+    assert_int_equal(forked_wait(pid), TOKEN_FETCH);
+    assert_int_equal(get(f, 0), TOKEN_WAIT);
+    token_lease_reap(f->r, pid);
+    assert_int_equal(get(f, 0), TOKEN_FETCH);
+}
+
+static void given_another_process_died_when_reaped_then_lease_and_poison_stand(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(get(f, 0), TOKEN_FETCH);
+    token_lease_reap(f->r, getpid() + 1);
+    assert_int_equal(get(f, 0), TOKEN_WAIT);
+    token_lease_fail(f->r, f->index, true, NOW_MS, MINUTE_MS);
+    token_lease_reap(f->r, getpid()); /* what the provider said holds without its listener */
+    assert_int_equal(get(f, 0), TOKEN_POISONED);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -433,6 +456,8 @@ int main(void)
         T(given_lease_of_another_process_when_a_late_failure_comes_then_it_stands),
         T(given_hundred_callers_in_eight_processes_when_they_ask_then_one_fetch),
         T(given_lease_holder_that_died_when_its_time_is_over_then_one_takes_it),
+        T(given_lease_holder_that_died_when_reaped_then_one_takes_it_at_once),
+        T(given_another_process_died_when_reaped_then_lease_and_poison_stand),
         T(given_publisher_killed_at_random_when_read_then_whole_tokens),
     };
 

@@ -626,10 +626,10 @@ static void given_spool_file_when_found_then_committed_and_unlinked(void **state
     assert_int_equal(f->counters.events_spooled_total, 603);
 }
 
-static void given_torn_spool_file_when_found_then_good_records_taken_and_set_aside(void **state)
+/* Spools five events and cuts the last one. */
+static void spool_torn(struct fixture *f, char path[256], char bad[300])
 {
-    struct fixture *f = *state;
-    char path[256], bad[300];
+    struct stat st;
     DIR *d;
     const struct dirent *e;
 
@@ -640,19 +640,46 @@ static void given_torn_spool_file_when_found_then_good_records_taken_and_set_asi
     while ((e = readdir(d)) != NULL && e->d_name[0] == '.')
         ;
     assert_non_null(e);
-    assert_true(snprintf(path, sizeof(path), "%s/%s", f->spool, e->d_name) < (int)sizeof(path));
+    assert_true(snprintf(path, 256, "%s/%s", f->spool, e->d_name) < 256);
     closedir(d);
-    snprintf(bad, sizeof(bad), "%s.bad", path);
-    {
-        struct stat st;
+    snprintf(bad, 300, "%s.bad", path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(truncate(path, st.st_size - 8), 0);
+}
 
-        assert_int_equal(stat(path, &st), 0);
-        assert_int_equal(truncate(path, st.st_size - 8), 0);
-    }
+static void given_torn_spool_file_when_found_then_good_records_taken_and_set_aside(void **state)
+{
+    struct fixture *f = *state;
+    char path[256], bad[300];
+
+    spool_torn(f, path, bad);
     WAIT_FOR(f, access(bad, F_OK) == 0);
 
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(get(f, "SELECT count(*) FROM usage"), 4);
+}
+
+static void
+given_spool_file_that_cannot_be_moved_when_taken_then_next_one_and_no_spinning(void **state)
+{
+    struct fixture *f = *state;
+    char path[256], bad[300], inside[310];
+
+    spool_torn(f, path, bad);
+    snprintf(inside, sizeof(inside), "%s/x", bad);
+    assert_int_equal(mkdir(bad, 0700), 0); /* a rename onto a directory fails, root's too */
+    assert_int_equal(mkdir(inside, 0700), 0);
+    append(f, 1, 2000, 3);
+    assert_true(spool_write(f->spool, 1, outbox_slot(f->outbox, 1)) > 0);
+    WAIT_FOR(f, f->counters.events_committed_total == 7);
+    WAIT_FOR(f, writer_next_ms(f->writer) > 20);
+
+    assert_int_equal(f->counters.events_spooled_total, 3);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(rmdir(inside), 0);
+    assert_int_equal(rmdir(bad), 0);
+    WAIT_FOR(f, access(path, F_OK) == -1);
+    assert_int_equal(get(f, "SELECT sum(requests) FROM usage_hourly"), 7);
 }
 
 static void given_locked_database_when_spool_is_found_then_file_stays_until_committed(void **state)
@@ -859,6 +886,7 @@ int main(void)
         T(given_unusable_database_when_opened_then_refused_and_left_as_it_is),
         T(given_spool_file_when_found_then_committed_and_unlinked),
         T(given_torn_spool_file_when_found_then_good_records_taken_and_set_aside),
+        T(given_spool_file_that_cannot_be_moved_when_taken_then_next_one_and_no_spinning),
         T(given_locked_database_when_spool_is_found_then_file_stays_until_committed),
         T(given_events_in_living_rings_when_drained_then_all_committed),
         T(given_failing_ledger_when_drained_then_it_gives_up_without_acks),

@@ -16,6 +16,7 @@
 
 #define DAEMON_CLIENTS_MAX 256 /* each resume walks a daemon's suspended connections */
 #define ACCEPTS_PER_TURN 32
+#define RUNS_PER_TURN 4
 #define ACCEPT_PAUSE_MS 100
 #define CONNECTION_MEMORY (16 * 1024) /* headers, and the write buffer of a stream */
 #define GONE_LINGER_MS 1000           /* for what a client sent before it closed its side */
@@ -428,20 +429,34 @@ static void free_retired(struct httpd *h)
     }
 }
 
+/* An answer takes libmicrohttpd several runs: sent, completed, next request read. As long as a
+ * daemon says that it has more to do they follow each other here, without a look at the loop in
+ * between; a few at most, so that other work has its turn. */
+static void run_daemon(struct mhd_daemon *d, int64_t now_ms)
+{
+    bool had_reason = d->readable || d->resumed;
+
+    for (int i = 0; i < RUNS_PER_TURN; i++) {
+        d->readable = d->resumed = d->worked = false;
+        (void)MHD_run(d->mhd); /* MHD_NO only for a daemon that is shut down */
+        schedule_daemon(d, had_reason);
+        had_reason = false;
+        if (d->next_run_ms == -1 || d->next_run_ms > now_ms)
+            break;
+    }
+}
+
 void httpd_run(struct httpd *h)
 {
     int64_t now_ms = loop_now_ms(h->setup.loop);
     bool has_retired = false;
 
     for (struct mhd_daemon *d = h->daemons; d != NULL; d = d->next) {
-        bool had_reason = d->readable || d->resumed;
+        bool is_due = d->next_run_ms != -1 && d->next_run_ms <= now_ms;
 
         has_retired |= d->retired;
-        if (!had_reason && (d->next_run_ms == -1 || now_ms < d->next_run_ms))
-            continue;
-        d->readable = d->resumed = d->worked = false;
-        (void)MHD_run(d->mhd); /* MHD_NO only for a daemon that is shut down */
-        schedule_daemon(d, had_reason);
+        if (d->readable || d->resumed || is_due)
+            run_daemon(d, now_ms);
     }
     if (has_retired)
         free_retired(h);

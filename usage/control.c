@@ -32,7 +32,7 @@ struct usage_control {
     struct event_source source;
     struct loop *loop;
     const char *path;
-    const struct keystore *keystore;
+    const struct control_context *context;
     int fd;
     struct peer *peers;
     size_t peer_count;
@@ -120,7 +120,7 @@ static void on_connect(struct event_source *src, uint32_t events)
     }
 }
 
-int usage_control_open(struct loop *loop, const char *path, const struct keystore *keystore,
+int usage_control_open(struct loop *loop, const char *path, const struct control_context *context,
                        struct usage_control **out)
 {
     struct usage_control *c = calloc(1, sizeof(*c));
@@ -132,7 +132,7 @@ int usage_control_open(struct loop *loop, const char *path, const struct keystor
     c->source.on_event = on_connect;
     c->loop = loop;
     c->path = path;
-    c->keystore = keystore;
+    c->context = context;
     c->fd = unix_listen(path, SOCK_STREAM, 0600);
     if (c->fd < 0) {
         rc = c->fd;
@@ -172,23 +172,29 @@ void usage_control_close(struct usage_control *c)
     free(c);
 }
 
+static bool is_due(const struct peer *p)
+{
+    return control_task_is_open(&p->task) && p->out.len < OUT_HIGH_BYTES &&
+           loop_now_ms(p->control->loop) >= p->task.not_before_ms;
+}
+
 static void peer_answer(struct peer *p, int64_t now_at_ms)
 {
-    const struct keystore *ks = p->control->keystore;
+    const struct control_context *context = p->control->context;
     const char *json;
     size_t len;
     int rc = 0;
 
-    if (p->task.kind == TASK_NONE)
+    if (!control_task_is_open(&p->task))
         rc = frame_peek(&p->in, &json, &len);
     if (rc < 0) {
         p->gone = true;
     } else if (rc == 1) {
-        control_ops_start(ks, json, len, now_at_ms, &p->task, &p->out);
+        control_ops_start(context, json, len, now_at_ms, &p->task, &p->out);
         frame_drop(&p->in);
     }
-    if (p->task.kind != TASK_NONE && p->out.len < OUT_HIGH_BYTES)
-        control_ops_step(ks, now_at_ms, &p->task, &p->out);
+    if (is_due(p))
+        p->task.step(&p->task, context, now_at_ms, &p->out);
     if (p->out.err != 0)
         p->gone = true;
 }
@@ -248,16 +254,18 @@ void usage_control_turn(struct usage_control *c)
     }
 }
 
-bool usage_control_is_busy(const struct usage_control *c)
+int64_t usage_control_next_ms(const struct usage_control *c)
 {
+    int64_t next_ms = -1;
     const char *json;
     size_t len;
 
     for (const struct peer *p = c->peers; p != NULL; p = p->next) {
-        if (p->task.kind != TASK_NONE && p->out.len < OUT_HIGH_BYTES)
-            return true;
-        if (p->task.kind == TASK_NONE && frame_peek(&p->in, &json, &len) != 0)
-            return true;
+        if (is_due(p) || (!control_task_is_open(&p->task) && frame_peek(&p->in, &json, &len) != 0))
+            return loop_now_ms(c->loop);
+        if (control_task_is_open(&p->task) && p->out.len < OUT_HIGH_BYTES &&
+            (next_ms == -1 || p->task.not_before_ms < next_ms))
+            next_ms = p->task.not_before_ms;
     }
-    return false;
+    return next_ms;
 }

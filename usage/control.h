@@ -8,13 +8,13 @@
 #include <stdbool.h>
 
 #include "common/loop.h"
-#include "usage/keystore.h"
+#include "usage/control_ops.h"
 
 struct usage_control; /* opaque */
 
-/* Listens at path (mode 0600; only root's and our own uid are served). loop, path and keystore are
- * borrowed; the keystore's members may change between turns. 0 or -errno. */
-int usage_control_open(struct loop *loop, const char *path, const struct keystore *keystore,
+/* Listens at path (mode 0600; only root's and our own uid are served). loop, path and context are
+ * borrowed. 0 or -errno. */
+int usage_control_open(struct loop *loop, const char *path, const struct control_context *context,
                        struct usage_control **out);
 /* Ends all connections and removes the socket file. NULL is fine. */
 void usage_control_close(struct usage_control *c);
@@ -22,7 +22,7 @@ void usage_control_close(struct usage_control *c);
 void usage_control_stop(struct usage_control *c);
 /* Serves what has come. */
 void usage_control_turn(struct usage_control *c);
-/* Whether a request is in the middle: call the turn again at once. */
-bool usage_control_is_busy(const struct usage_control *c);
+/* When the turn has something to do next, monotonic; -1 = not before something comes. */
+int64_t usage_control_next_ms(const struct usage_control *c);
 
 #endif

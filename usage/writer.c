@@ -31,6 +31,7 @@ struct writer {
     struct writer_setup setup;
     struct ledger *ledger;
     struct keystore keystore;
+    struct control_context context;
     struct group *group;
     struct receiver *receiver;
     struct usage_control *control;
@@ -280,7 +281,8 @@ static int open_parts(struct writer *w)
         .commit = commit,
         .arg = w,
     };
-    rc = usage_control_open(s->loop, w->writer_sock, &w->keystore, &w->control);
+    w->context = (struct control_context){&w->keystore, &w->paths, s->counters};
+    rc = usage_control_open(s->loop, w->writer_sock, &w->context, &w->control);
     if (rc < 0)
         return refuse(rc, w->writer_sock, strerror(-rc));
     receiver.group = w->group;
@@ -365,8 +367,7 @@ int64_t writer_next_ms(const struct writer *w)
 {
     int64_t at_ms = w->rings_at_ms;
 
-    if (usage_control_is_busy(w->control))
-        return 0;
+    at_ms = sooner(at_ms, usage_control_next_ms(w->control));
     at_ms = sooner(at_ms, gather_at_ms(w));
     at_ms = sooner(at_ms, commit_at_ms(w));
     at_ms = sooner(at_ms, checkpoint_due_ms(w));

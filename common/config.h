@@ -46,6 +46,7 @@
   X(U32,     models_max,               "limits.models",            "64",              1,       4096,        no,  "models",   "capacity for models in the statistics") \
   X(U32,     providers_max,            "limits.providers",         "16",              1,       256,         no,  "providers", "capacity for providers") \
   X(BYTES,   outbox_bytes,             "limits.outbox_bytes",      "8388608",         65536,   1073741824,  no,  "bytes",    "usage events a worker can hold before the spool takes them") \
+  X(U32,     idempotency_keys,         "limits.idempotency_keys",  "65536",           64,      16777216,    no,  "keys",     "Idempotency-Keys remembered at once") \
   X(MS,      header_ms,                "timeouts.header_ms",       "10000",           10,      600000,      yes, "ms",       "a client's time to send the headers (and to finish a TLS handshake)") \
   X(MS,      body_ms,                  "timeouts.body_ms",         "60000",           10,      3600000,     yes, "ms",       "a client's time to send the body") \
   X(MS,      keepalive_ms,             "timeouts.keepalive_ms",    "75000",           10,      3600000,     yes, "ms",       "an idle client connection is closed after this") \
@@ -53,7 +54,15 @@
   X(MS,      stream_ping_ms,           "timeouts.stream_ping_ms",  "10000",           10,      3600000,     yes, "ms",       "a stream's first comment ping when the provider is silent") \
   X(MS,      stop_timeout_ms,          "timeouts.stop_timeout_ms", "30000",           0,       86400000,    yes, "ms",       "drain time after TERM") \
   X(MS,      watchdog_ms,              "timeouts.watchdog_ms",     "2000",            0,       600000,      yes, "ms",       "a worker silent for so long is replaced, 0 = off") \
+  X(MS,      recount_wait_ms,          "timeouts.recount_wait_ms", "2000",            0,       60000,       yes, "ms",       "a request's wait while its key's balance is counted anew") \
   X(MS,      commit_ms,                "ledger.commit_ms",         "10",              1,       1000,        yes, "ms",       "longest wait before usage events are committed") \
+  X(BYTES,   wal_bytes,                "ledger.wal_bytes",         "268435456",       16777216, 1099511627776, yes, "bytes",  "largest write-ahead log: from here on events wait in the spool until it can be emptied") \
+  X(U32,     retention_days,           "ledger.retention_days",    "0",               0,       36500,       yes, "days",     "requests' own rows are deleted after this, 0 = never; sums stay") \
+  X(U32,     hourly_retention_days,    "ledger.hourly_retention_days", "0",           0,       36500,       yes, "days",     "sums by the hour are deleted after this, 0 = never; sums by the day stay") \
+  X(MS,      status_ms,                "ledger.status_ms",         "5000",            100,     3600000,     yes, "ms",       "how often the table provider_status is written") \
+  X(MS,      answer_ttl_ms,            "ledger.answer_ttl_ms",     "86400000",        1000,    2592000000,  yes, "ms",       "how long an Idempotency-Key and its answer are remembered") \
+  X(BYTES,   answer_bytes,             "ledger.answer_bytes",      "262144",          0,       524288,      yes, "bytes",    "largest answer kept for an Idempotency-Key") \
+  X(BYTES,   answers_bytes,            "ledger.answers_bytes",     "268435456",       0,       1099511627776, yes, "bytes",  "all answers kept for Idempotency-Keys; beyond it the oldest are dropped") \
   X(TEXT,    currency,                 "billing.currency",         "RUB",             1,       16,           yes, "",         "what one credit is")
 
 #define PROVIDER_OPTIONS(X) \

@@ -38,6 +38,9 @@
   X(tokens_cached_total,               COUNTER, "tokens",       "Prompt tokens the provider had cached") \
   X(tokens_output_total,               COUNTER, "tokens",       "Completion tokens") \
   X(cost_nano_total,                   COUNTER, "nanocredits",  "Cost of settled requests") \
+  X(credit_refusals_total,             COUNTER, "requests",     "Requests refused because a balance or spending limit did not cover them") \
+  X(overrun_nano_total,         COUNTER, "nanocredits",  "Cost above what had been reserved for it") \
+  X(recounts_total,                    COUNTER, "accounts",     "Accounts counted anew") \
   X(upstream_requests_total,           COUNTER, "requests",     "Requests sent to providers") \
   X(upstream_failures_total,           COUNTER, "requests",     "Provider requests that failed") \
   X(upstream_retries_total,            COUNTER, "requests",     "Provider requests repeated") \
@@ -54,6 +57,20 @@
   X(events_reaped_total,               COUNTER, "events",       "Usage events written for dead workers") \
   X(ledger_commits_total,              COUNTER, "commits",      "Ledger transactions committed") \
   X(ledger_failures_total,             COUNTER, "commits",      "Ledger transactions that failed and are tried again") \
+  X(idempotent_replays_total,          COUNTER, "requests",     "Requests answered with the stored answer of their Idempotency-Key") \
+  X(idempotency_conflicts_total,       COUNTER, "requests",     "Requests refused because of their Idempotency-Key") \
+  X(answers_stored_total,              COUNTER, "answers",      "Answers stored for Idempotency-Keys") \
+  X(answers_dropped_total,             COUNTER, "answers",      "Answers for Idempotency-Keys that were lost, or dropped for want of room") \
+  X(ledger_drift,                      GAUGE,   "drifts",       "Places where the ledger did not agree with itself when it was last verified") \
+  X(ledger_verified_timestamp_seconds, GAUGE,   "seconds",      "When the ledger was last verified, Unix time") \
+  X(database_damaged,                  GAUGE,   "databases",    "1 if the last check of the whole database, after an unclean stop, found it damaged") \
+  X(database_checked_timestamp_seconds, GAUGE,  "seconds",      "When the whole database was last checked, Unix time") \
+  X(backups_total,                     COUNTER, "backups",      "Backups made and checked") \
+  X(backup_failures_total,             COUNTER, "backups",      "Backups that failed") \
+  X(backup_timestamp_seconds,          GAUGE,   "seconds",      "When the last backup was complete, Unix time") \
+  X(retention_rows_total,              COUNTER, "rows",         "Ledger rows deleted or folded because of their age") \
+  X(ledger_failing,                    GAUGE,   "",             "1 while usage cannot be committed and waits in rings and spool") \
+  X(ledger_wal_bytes,                  GAUGE,   "bytes",        "Size of the database's write-ahead log") \
   X(worker_starts_total,               COUNTER, "processes",    "Workers started") \
   X(worker_deaths_total,               COUNTER, "processes",    "Workers that died without being asked to") \
   X(watchdog_kills_total,              COUNTER, "processes",    "Workers replaced because they were silent") \
@@ -81,6 +98,9 @@
 #define PROVIDER_COUNTERS(X) \
   X(requests_total,                    COUNTER, "requests",     "Requests sent to the provider") \
   X(failures_total,                    COUNTER, "requests",     "Requests the provider failed") \
+  X(finished_total,                    COUNTER, "requests",     "Requests the provider has finished, well or not") \
+  X(answers_total,                     COUNTER, "answers",      "Answers the provider has begun") \
+  X(first_byte_ms_total,               COUNTER, "milliseconds", "From a request sent to its answer begun, added up") \
   X(in_flight,                         GAUGE,   "requests",     "Requests at the provider now")
 /* clang-format on */
 
@@ -131,6 +151,7 @@ extern const size_t HISTOGRAM_COUNT;
                           memory_order_relaxed)
 #define counter_inc(word) counter_add((word), 1)
 #define counter_dec(word) counter_add((word), (uint64_t)-1)
+#define counter_set(word, n) atomic_store_explicit((word), (n), memory_order_relaxed)
 void histogram_observe_us(struct histogram *h, int64_t us);
 
 /* The region "counters": names of models and providers, then one slot a process. */

@@ -16,6 +16,11 @@ static bool is_amount(const struct counter_desc *d)
     return strcmp(d->unit, "nanocredits") == 0;
 }
 
+static bool is_duration(const struct counter_desc *d)
+{
+    return strcmp(d->unit, "milliseconds") == 0;
+}
+
 /* Replaces the unit inside a name ("cost_nano_total" -> "cost_credits_total"). */
 static void name_in_base_unit(const char *name, const char *from, const char *to,
                               char out[NAME_BYTES])
@@ -30,7 +35,12 @@ static void name_in_base_unit(const char *name, const char *from, const char *to
 
 static void counter_name(const struct counter_desc *d, char out[NAME_BYTES])
 {
-    name_in_base_unit(d->name, is_amount(d) ? "_nano" : "", is_amount(d) ? "_credits" : "", out);
+    if (is_amount(d))
+        name_in_base_unit(d->name, "_nano", "_credits", out);
+    else if (is_duration(d))
+        name_in_base_unit(d->name, "_ms", "_seconds", out);
+    else
+        snprintf(out, NAME_BYTES, "%s", d->name);
 }
 
 static void histogram_name(const struct histogram_desc *d, char out[NAME_BYTES])
@@ -54,16 +64,6 @@ static void put_amount(struct buf *out, uint64_t nano)
     buf_str(out, text);
 }
 
-static void put_value(struct buf *out, const struct counter_desc *d, uint64_t value)
-{
-    if (is_amount(d))
-        put_amount(out, value);
-    else if (d->kind == KIND_GAUGE)
-        buf_i64(out, (int64_t)value);
-    else
-        buf_u64(out, value);
-}
-
 /* value / 10^places, without trailing zeros. */
 static void put_decimal(struct buf *out, uint64_t value, unsigned places)
 {
@@ -79,6 +79,18 @@ static void put_decimal(struct buf *out, uint64_t value, unsigned places)
     for (size_t len = strlen(digits); len > 0 && digits[len - 1] == '0'; len--)
         digits[len - 1] = '\0';
     buf_printf(out, ".%s", digits);
+}
+
+static void put_value(struct buf *out, const struct counter_desc *d, uint64_t value)
+{
+    if (is_amount(d))
+        put_amount(out, value);
+    else if (is_duration(d))
+        put_decimal(out, value, 3);
+    else if (d->kind == KIND_GAUGE)
+        buf_i64(out, (int64_t)value);
+    else
+        buf_u64(out, value);
 }
 
 /* A label's value: backslash, quote and newline are what the format cannot hold as they are. */

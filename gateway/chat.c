@@ -6,8 +6,11 @@
 #include "common/clock.h"
 #include "common/container.h"
 #include "common/json.h"
+#include "gateway/admission.h"
 #include "gateway/relay.h"
+#include "gateway/replay.h"
 #include "router/route.h"
+#include "usage/tokens.h"
 
 #define ANSWER_MAX (32 * 1024 * 1024) /* a plain answer, re-encoded */
 #define IGNORED_MAX 512
@@ -20,40 +23,18 @@ struct chat {
     struct route route;
     struct answer_identity identity;
     char id[sizeof("chatcmpl-") + USAGE_ID_TEXT_BYTES];
-    struct inflight_row *row;
-    struct attempt *attempt; /* NULL once it is over */
-    struct relay relay; /* of a stream; its buf is the attempt's output for a plain answer too */
+    struct admission admission;
+    struct inflight_row *row; /* NULL until admitted */
+    struct attempt *attempt;  /* NULL before it begins and once it is over */
+    struct relay relay;    /* of a stream; its buf is the attempt's output for a plain answer too */
+    struct replay *replay; /* NULL: no Idempotency-Key, or its end has been told */
+    size_t noted;          /* bytes of relay.pending that it has */
     struct buf ignored;
     struct token_usage usage; /* what the attempt had counted when it ended */
     bool usage_final;
     int64_t waited_us;
     struct model_counters *model_counters; /* NULL: no place in the statistics */
 };
-
-/* Bytes of text in the prompt: what is billed as bytes / 4 if nobody counted. */
-static int64_t prompt_bytes(const struct chat_request *parsed)
-{
-    const cJSON *message;
-    int64_t total = 0;
-
-    cJSON_ArrayForEach(message, parsed->messages)
-    {
-        const cJSON *content = json_get(message, "content");
-        const cJSON *part;
-
-        if (cJSON_IsString(content))
-            total += (int64_t)strlen(content->valuestring);
-        if (!cJSON_IsArray(content))
-            continue;
-        cJSON_ArrayForEach(part, content)
-        {
-            const char *text = json_string(part, "text");
-
-            total += text == NULL ? 0 : (int64_t)strlen(text);
-        }
-    }
-    return total;
-}
 
 /* Ends the attempt (its connection is closed if it still runs). Its line in the event is written:
  * call it before settle(), nothing in the event may change after that. */
@@ -105,6 +86,23 @@ static void count_tokens(struct chat *chat, enum usage_outcome outcome)
                                        event->tokens_output);
 }
 
+/* What has come since the last time. */
+static void note_output(struct chat *chat)
+{
+    const struct buf *pending = &chat->relay.pending;
+
+    if (chat->replay != NULL)
+        replay_note(chat->replay, pending->data + chat->noted, pending->len - chat->noted);
+    chat->noted = pending->len;
+}
+
+static void end_replay(struct chat *chat, const struct usage_event *event, bool is_complete)
+{
+    replay_end(chat->replay, event, is_complete, 200,
+               chat->parsed.stream ? "text/event-stream" : "application/json");
+    chat->replay = NULL;
+}
+
 /* The row's last numbers. From here on whoever finds the row bills exactly this. */
 static void settle(struct chat *chat, enum usage_outcome outcome, const struct error *e)
 {
@@ -123,7 +121,9 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
         event->http_status = 0; /* nobody was there to get one */
     event->duration_ms = (uint32_t)((clock_monotonic_us() - chat->request->started_us) / 1000);
     event->first_byte_ms = first_byte_ms(chat, outcome);
-    inflight_finish(chat->row);
+    settlement_finish(&chat->worker->settlements, chat->row);
+    note_output(chat);
+    end_replay(chat, event, outcome == USAGE_OK);
 }
 
 static void end_with_error(struct chat *chat, enum usage_outcome outcome, const struct error *e)
@@ -155,6 +155,7 @@ static void on_output(void *arg)
 {
     struct chat *chat = arg;
 
+    note_output(chat);
     if (attempt_is_complete(chat->attempt))
         settle(chat, USAGE_OK, NULL); /* before the last bytes go to the client */
     relay_on_output(&chat->relay);
@@ -187,6 +188,7 @@ static void on_gone(struct http_request *request)
 {
     struct chat *chat = request->state;
 
+    admission_cancel(&chat->admission); /* if it still waits */
     if (chat->attempt == NULL)
         return;
     drop_attempt(chat); /* the provider's connection is closed now, not later */
@@ -196,8 +198,22 @@ static void on_gone(struct http_request *request)
 static ssize_t on_read(struct http_request *request, char *dst, size_t max)
 {
     struct chat *chat = request->state;
+    ssize_t n;
 
-    return relay_read(&chat->relay, dst, max);
+    note_output(chat); /* a ping is a part of the answer, too */
+    n = relay_read(&chat->relay, dst, max);
+    chat->noted = chat->relay.pending.len;
+    return n;
+}
+
+/* What the request cost above its reservation; a key without limits reserves nothing. */
+static uint64_t overrun_nano(const struct chat *chat)
+{
+    int64_t reserved_nano = chat->row->reservation.amount_nano;
+    int64_t cost_nano = chat->row->event.cost_nano;
+
+    return reserved_nano > 0 && cost_nano > reserved_nano ? (uint64_t)(cost_nano - reserved_nano)
+                                                          : 0;
 }
 
 static void count_settled(struct chat *chat, const struct usage_event *event)
@@ -209,6 +225,7 @@ static void count_settled(struct chat *chat, const struct usage_event *event)
     counter_add(&c->tokens_cached_total, (uint64_t)event->tokens_cached);
     counter_add(&c->tokens_output_total, (uint64_t)event->tokens_output);
     counter_add(&c->cost_nano_total, (uint64_t)event->cost_nano);
+    counter_add(&c->overrun_nano_total, overrun_nano(chat));
     counter_inc(&c->events_queued_total);
     counter_dec(&c->requests_in_flight);
     histogram_observe_us(&c->gateway_overhead_ms, overhead_us > 0 ? overhead_us : 0);
@@ -236,11 +253,13 @@ static void unlink_chat(struct chat *chat)
 static void on_completed(struct http_request *request, bool delivered)
 {
     struct chat *chat = request->state;
-    struct worker *w = chat->worker;
 
-    outbox_append(w->outbox, &chat->row->event);
-    count_settled(chat, &chat->row->event);
-    inflight_free(w->setup->instance->inflight, w->setup->slot, chat->row);
+    if (chat->row != NULL) {
+        count_settled(chat, &chat->row->event);
+        settlement_release(&chat->worker->settlements, chat->row);
+    }
+    admission_cancel(&chat->admission);
+    end_replay(chat, NULL, false); /* of a client that left while it waited */
     unlink_chat(chat);
     relay_clear(&chat->relay);
     buf_clear(&chat->ignored);
@@ -258,9 +277,14 @@ static void log_fields(const struct http_request *request, struct buf *out)
 {
     static const char *const outcomes[] = {"ok", "error", "cancelled", "aborted"};
     const struct chat *chat = request->state;
-    const struct usage_event *event = &chat->row->event;
+    const struct usage_event *event;
     char cost[MONEY_TEXT_BYTES];
 
+    if (chat->row == NULL) { /* not admitted */
+        json_put_field_text(out, "model", chat->route.model->id);
+        return;
+    }
+    event = &chat->row->event;
     money_format(event->cost_nano, cost);
     json_put_field_text(out, "model", event->model);
     json_put_field_text(out, "provider", event->provider);
@@ -274,43 +298,43 @@ static void log_fields(const struct http_request *request, struct buf *out)
     json_put_field_u64(out, "attempts", event->attempt_count);
 }
 
-/* Row and ring space, all or nothing. */
-static int admit(struct chat *chat, struct error *e)
+/* The dearest the request can become: no token of the prompt cached, the answer as long as it may
+ * be. */
+static int64_t cost_at_most_nano(const struct chat *chat, const struct price *price)
 {
-    struct worker *w = chat->worker;
-    struct usage_event *event;
+    const struct model_config *model = chat->route.model;
+    const struct chat_request *parsed = &chat->parsed;
+    int64_t output = parsed->max_tokens > 0 ? parsed->max_tokens : model->max_output_tokens;
+    int64_t input = tokens_prompt_at_most(model, parsed->messages, parsed->tools);
+    int64_t cached = price->cached_input_nano > price->input_nano ? input : 0;
+    int64_t cost_nano = money_cost_nano(price, input, cached, output);
 
-    if (w->draining)
-        return error_set(e, XR_EDRAINING, NULL, "The gateway is shutting down.");
-    if (!outbox_reserve(w->outbox))
-        return error_set(e, XR_EACCOUNTING, NULL, "Usage cannot be recorded right now.");
-    chat->row = inflight_take(w->setup->instance->inflight, w->setup->slot);
-    if (chat->row == NULL) {
-        outbox_release(w->outbox);
-        return error_set(e, XR_EOVERLOADED, NULL, "This gateway serves %u requests at once.",
-                         w->config->in_flight);
-    }
-    event = &chat->row->event;
-    event->id = chat->request->id;
-    event->key_id = chat->request->key.id;
-    event->created_at_ms = clock_now_at_ms();
-    event->streamed = chat->parsed.stream;
-    event->price = model_price_at(chat->route.model, event->created_at_ms);
-    event->tokens_input = (prompt_bytes(&chat->parsed) + 3) / 4;
-    usage_name_set(event->model, chat->route.model->id);
-    chat->row->started_ms = loop_now_ms(w->loop);
-    inflight_admit(chat->row);
-    return 0;
+    return cost_nano < ACCOUNT_MAX_NANO ? cost_nano : ACCOUNT_MAX_NANO;
 }
 
-/* From here on the chat belongs to its request and dies in on_completed(). */
+/* What the row has to know before it is admitted. */
+static void fill_row(struct chat *chat, struct inflight_row *row)
+{
+    const struct model_config *model = chat->route.model;
+    const struct key *key = &chat->request->key;
+    struct usage_event *event = &row->event;
+
+    event->id = chat->request->id;
+    event->key_id = key->id;
+    event->streamed = chat->parsed.stream;
+    event->price = model_price_at(model, clock_now_at_ms());
+    event->tokens_input = tokens_prompt(model, chat->parsed.messages, chat->parsed.tools);
+    usage_name_set(event->model, model->id);
+    replay_mark(chat->replay, event);
+    row->reservation.account = key->account;
+    if (account_is_limited(chat->worker->setup->instance->accounts, key->account))
+        row->reservation.amount_nano = cost_at_most_nano(chat, &event->price);
+}
+
 static void adopt(struct chat *chat)
 {
     struct worker *w = chat->worker;
-    int model = counters_find_model(w->engine.region, chat->route.model->id);
 
-    if (model >= 0)
-        chat->model_counters = counters_model(w->engine.region, w->setup->slot, (size_t)model);
     chat->next = w->chats;
     if (w->chats != NULL)
         w->chats->prev = chat;
@@ -318,9 +342,6 @@ static void adopt(struct chat *chat)
     chat->request->state = chat;
     chat->request->ops = &chat_ops;
     chat->request->log_fields = log_fields;
-    counter_inc(&w->counters->requests_in_flight);
-    if (chat->parsed.stream)
-        counter_inc(&w->counters->streams_total);
 }
 
 static void start_attempt(struct chat *chat)
@@ -353,38 +374,99 @@ static void start_attempt(struct chat *chat)
 /* A chat that is not admitted leaves no trace but the access log's line. */
 static void refuse(struct chat *chat, const struct error *e)
 {
-    struct http_request *request = chat->request;
-
+    chat->request->error = *e;
     if (error_info(e->number)->http_status == 503)
-        http_add_header(request, "retry-after", "1");
+        http_add_header(chat->request, "retry-after", "1");
+    admission_cancel(&chat->admission);
+    end_replay(chat, NULL, false); /* before the answer: who repeats at once may run */
+    http_answer_error(chat->request, &chat->request->error);
+}
+
+/* Admitted: from here on an event is owed. */
+static void begin(struct chat *chat)
+{
+    struct worker *w = chat->worker;
+    int model = counters_find_model(w->engine.region, chat->route.model->id);
+
+    chat->row = chat->admission.row;
+    if (model >= 0)
+        chat->model_counters = counters_model(w->engine.region, w->setup->slot, (size_t)model);
+    counter_inc(&w->counters->requests_in_flight);
+    if (chat->parsed.stream)
+        counter_inc(&w->counters->streams_total);
+    start_attempt(chat);
+}
+
+static void on_decided(struct admission *admission, int rc, struct error *e)
+{
+    struct chat *chat = container_of(admission, struct chat, admission);
+
+    if (rc == 0)
+        begin(chat);
+    else
+        refuse(chat, e);
+}
+
+static void admit(struct chat *chat)
+{
+    struct error e = {0};
+    int rc;
+
+    chat->admission.on_decided = on_decided;
+    rc = admission_take(&chat->admission, chat->worker, &e);
+    if (rc == 0) {
+        fill_row(chat, chat->admission.row);
+        rc = admission_reserve(&chat->admission, &e);
+    }
+    if (rc != 1) /* 1: it waits */
+        on_decided(&chat->admission, rc, &e);
+}
+
+/* Ends a chat that has not begun. */
+static void discard(struct chat *chat)
+{
     chat_request_clear(&chat->parsed);
     free(chat);
-    http_answer_error(request, e);
+}
+
+/* Parsed, routed and the only one of its Idempotency-Key; NULL: the request is answered, or will be
+ * with what is stored for its key. */
+static struct chat *chat_new(struct worker *w, struct http_request *request)
+{
+    struct chat *chat = calloc(1, sizeof(*chat));
+    struct error e = {0};
+    int rc;
+
+    if (chat == NULL) {
+        error_set(&e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
+        http_answer_error(request, &e);
+        return NULL;
+    }
+    chat->worker = w;
+    chat->request = request;
+    rc = chat_request_parse(request->body.data, request->body.len, &chat->parsed, &e);
+    if (rc == 0)
+        rc = route_find(request->config, chat->parsed.model, &request->key, &chat->route, &e);
+    if (rc == 0)
+        rc = replay_begin(&chat->replay, w, request, &e);
+    if (rc == 0)
+        return chat;
+    discard(chat);
+    if (rc == 1)
+        return NULL;
+    if (e.number == XR_ENOPROVIDER || e.number == XR_EOVERLOADED)
+        http_add_header(request, "retry-after", "1");
+    http_answer_error(request, &e);
+    return NULL;
 }
 
 void chat_handle(void *arg, struct http_request *request)
 {
     struct worker *w = arg;
-    struct chat *chat = calloc(1, sizeof(*chat));
-    struct error e = {0};
+    struct chat *chat = chat_new(w, request);
 
-    if (chat == NULL) {
-        error_set(&e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
-        http_answer_error(request, &e);
+    if (chat == NULL)
         return;
-    }
-    chat->worker = w;
-    chat->request = request;
-    if (chat_request_parse(request->body.data, request->body.len, &chat->parsed, &e) < 0) {
-        free(chat);
-        http_answer_error(request, &e);
-        return;
-    }
-    if (route_find(request->config, chat->parsed.model, &request->key, &chat->route, &e) < 0 ||
-        admit(chat, &e) < 0) {
-        refuse(chat, &e);
-        return;
-    }
     memcpy(chat->id, "chatcmpl-", sizeof("chatcmpl-"));
     memcpy(chat->id + sizeof("chatcmpl-") - 1, request->id_text + 4, USAGE_ID_TEXT_BYTES);
     chat->identity = (struct answer_identity){
@@ -392,7 +474,7 @@ void chat_handle(void *arg, struct http_request *request)
     buf_init(&chat->ignored, IGNORED_MAX);
     relay_init(&chat->relay, w->loop, request, on_start);
     adopt(chat);
-    start_attempt(chat);
+    admit(chat);
 }
 
 /* Whether there is something to cut: a complete answer only waits for the end of its framing. */
@@ -406,9 +488,12 @@ void chat_cut_all(struct worker *w, int number, const char *message)
     struct error e = {0};
 
     error_set(&e, number, NULL, "%s", message);
-    for (struct chat *chat = w->chats; chat != NULL; chat = chat->next)
+    for (struct chat *chat = w->chats; chat != NULL; chat = chat->next) {
         if (is_running(chat))
             end_with_error(chat, USAGE_ABORTED, &e);
+        else if (admission_is_waiting(&chat->admission))
+            refuse(chat, &e);
+    }
 }
 
 void chat_cut_killed(struct worker *w)

@@ -19,6 +19,7 @@
 #include "gateway/title.h"
 #include "providers/addresses.h"
 #include "providers/token_lease.h"
+#include "usage/idempotency.h"
 #include "usage/keytable.h"
 #include "usage/outbox.h"
 
@@ -44,6 +45,8 @@ struct instance {
     struct counters_region *counters;
     struct inflight_region *inflight;
     struct outbox_region *outbox;
+    struct accounts_region *accounts;
+    struct idempotency_region *idempotency;
     struct processes_region *processes;
     struct addresses_region *addresses;
     struct keytable_region *keys;

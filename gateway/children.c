@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "gateway/replay.h"
 #include "gateway/respawn.h"
 #include "providers/token_lease.h"
 
@@ -353,8 +354,10 @@ static size_t settle(struct child_process *p)
         return 0;
     }
     token_lease_reap(in->tokens, p->pid);
-    reaped = inflight_reap(in->inflight, p->slot, outbox_slot(in->outbox, p->slot), in->counters,
-                           clock_now_at_ms());
+    replay_reap(in, p->slot,
+                clock_now_at_ms() + p->children->config->answer_ttl_ms + IDEMPOTENCY_GRACE_MS);
+    reaped = inflight_reap(in->inflight, p->slot, outbox_slot(in->outbox, p->slot), in->accounts,
+                           in->counters, clock_now_at_ms());
     counter_add(&own_counters(p->children)->events_reaped_total, reaped);
     return reaped;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "gateway/account.h"
 #include "gateway/chat.h"
 #include "gateway/ops.h"
 
@@ -106,6 +107,9 @@ const struct endpoint ENDPOINTS[] = {
     {"POST", "/v1/chat/completions", true, true, chat_handle},
     {"GET", "/v1/models", true, true, handle_models},
     {"GET", "/v1/models/", true, true, handle_model},
+    {"GET", "/v1/key", true, true, account_handle_key},
+    {"GET", "/v1/usage", true, true, account_handle_usage},
+    {"GET", "/v1/generation", true, true, account_handle_generation},
     {"GET", "/health", false, false, ops_handle_health},
     {"GET", "/ready", false, false, ops_handle_ready},
     {"GET", "/metrics", false, false, ops_handle_metrics},

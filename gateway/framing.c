@@ -50,7 +50,7 @@ static int parse_length(const char *text, size_t len, uint64_t *out)
 
 struct walk {
     struct request_headers *out;
-    unsigned hosts, lengths, codings, authorizations;
+    unsigned hosts, lengths, codings, authorizations, idempotency_keys;
     const char *fault; /* NULL = none so far */
 };
 
@@ -73,6 +73,10 @@ static void check_singleton(struct walk *walk, const char *name, size_t name_len
         walk->authorizations++;
         walk->out->authorization = value;
         walk->out->authorization_len = value_len;
+    } else if (is_name(name, name_len, "idempotency-key")) {
+        walk->idempotency_keys++;
+        walk->out->idempotency_key = value == NULL ? "" : value;
+        walk->out->idempotency_key_len = value_len;
     } else if (begins_with_name(name, name_len, "content-length") ||
                begins_with_name(name, name_len, "transfer-encoding")) {
         /* libmicrohttpd 0.9.75 glues a folded value to the name: "Content-Length32". */
@@ -110,6 +114,8 @@ static const char *check_counts(const struct walk *walk, bool is_http11)
         return "Transfer-Encoding needs HTTP/1.1";
     if (walk->authorizations > 1)
         return "there is more than one Authorization header";
+    if (walk->idempotency_keys > 1)
+        return "there is more than one Idempotency-Key header";
     return NULL;
 }
 

@@ -15,6 +15,8 @@
 struct request_headers {
     const char *authorization; /* the value, NULL = absent; valid while the request is */
     size_t authorization_len;
+    const char *idempotency_key; /* the same */
+    size_t idempotency_key_len;
     bool has_length;
     uint64_t length;
     bool chunked;

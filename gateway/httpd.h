@@ -69,9 +69,11 @@ struct http_request {
     enum listener listener;
     const struct endpoint *endpoint; /* NULL: none matched */
     const char *method;              /* valid until completed */
-    char *target;     /* as sent, with the query; at most HTTP_TARGET_MAX bytes kept */
-    const char *rest; /* behind a prefix endpoint's path, unescaped by nobody */
-    struct key key;   /* id 0 = none was needed or given */
+    char *target;                /* as sent, with the query; at most HTTP_TARGET_MAX bytes kept */
+    const char *rest;            /* behind a prefix endpoint's path, unescaped by nobody */
+    struct key key;              /* id 0 = none was needed or given */
+    const char *idempotency_key; /* the header's value as sent, NULL = absent */
+    size_t idempotency_key_len;
     struct buf body;
     struct config *config; /* the one it began with; referenced */
     int64_t started_us;    /* monotonic: its first bytes were seen */

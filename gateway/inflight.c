@@ -39,7 +39,7 @@ static size_t slot_stride(size_t rows)
 static uint64_t region_layout(void)
 {
     static const uint64_t LAYOUT[] = {
-        1, /* the meaning of the states */
+        2, /* the meaning of the states */
         USAGE_RECORD_VERSION,
         sizeof(struct inflight_region),
         sizeof(struct slot),
@@ -52,7 +52,13 @@ static uint64_t region_layout(void)
         offsetof(struct inflight_row, kill),
         offsetof(struct inflight_row, started_ms),
         offsetof(struct inflight_row, has_answer),
+        offsetof(struct inflight_row, is_queued),
+        offsetof(struct inflight_row, uses),
         offsetof(struct inflight_row, index),
+        offsetof(struct inflight_row, reservation),
+        sizeof(struct reservation),
+        offsetof(struct reservation, at_ms),
+        offsetof(struct reservation, amount_nano),
         offsetof(struct inflight_row, event),
         sizeof(struct usage_event),
         offsetof(struct usage_event, key_id),
@@ -73,6 +79,8 @@ static uint64_t region_layout(void)
         offsetof(struct usage_event, duration_ms),
         offsetof(struct usage_event, first_byte_ms),
         offsetof(struct usage_event, attempts),
+        offsetof(struct usage_event, idempotency_key),
+        offsetof(struct usage_event, request_digest),
         sizeof(struct usage_attempt),
         offsetof(struct usage_attempt, model),
         offsetof(struct usage_attempt, started_at_ms),
@@ -171,20 +179,41 @@ struct inflight_row *inflight_take(struct inflight_region *r, size_t slot)
 {
     struct slot *s = slot_at(r, slot);
     struct inflight_row *row;
+    uint32_t uses;
 
     if (s->free_count == 0)
         return NULL;
     row = inflight_row_at(r, slot, s->free_rows[--s->free_count]);
+    uses = atomic_load_explicit(&row->uses, memory_order_relaxed);
+    atomic_store_explicit(&row->uses, uses + 1, memory_order_release); /* after FREE */
+    /* Whoever still reads the last use and finds something of this one finds the new number too. */
+    atomic_thread_fence(memory_order_release);
     memset(&row->event, 0, sizeof(row->event));
+    row->reservation = (struct reservation){0};
     row->started_ms = 0;
     atomic_store_explicit(&row->has_answer, 0, memory_order_relaxed);
     atomic_store_explicit(&row->kill, 0, memory_order_relaxed);
+    atomic_store_explicit(&row->is_queued, 0, memory_order_relaxed);
     return row;
 }
 
-void inflight_admit(struct inflight_row *row)
+/* Sequentially consistent: before the account's words are looked at, as usage/accounts.c needs it.
+ */
+static void enter_bracket(struct inflight_row *row, enum inflight_state state)
 {
-    atomic_store_explicit(&row->state, INFLIGHT_RUNNING, memory_order_release);
+    atomic_store_explicit(&row->state, state, memory_order_seq_cst);
+}
+
+int inflight_admit(struct inflight_row *row, struct accounts_region *accounts,
+                   enum account_word *short_of)
+{
+    int rc;
+
+    enter_bracket(row, INFLIGHT_RESERVING);
+    rc = account_reserve(accounts, &row->reservation, short_of);
+    atomic_store_explicit(&row->state, rc == 0 ? INFLIGHT_RUNNING : INFLIGHT_FREE,
+                          memory_order_release);
+    return rc;
 }
 
 void inflight_finish(struct inflight_row *row)
@@ -192,11 +221,31 @@ void inflight_finish(struct inflight_row *row)
     atomic_store_explicit(&row->state, INFLIGHT_FINAL, memory_order_release);
 }
 
+int inflight_settle(struct inflight_row *row, struct accounts_region *accounts)
+{
+    int rc;
+
+    assert(atomic_load_explicit(&row->state, memory_order_relaxed) == INFLIGHT_FINAL);
+    /* Release: never before the ring's head that has the event. */
+    atomic_store_explicit(&row->is_queued, 1, memory_order_release);
+    enter_bracket(row, INFLIGHT_SETTLING);
+    rc = account_settle(accounts, &row->reservation, row->event.cost_nano);
+    atomic_store_explicit(&row->state, rc == 0 ? INFLIGHT_SETTLED : INFLIGHT_FINAL,
+                          memory_order_release);
+    return rc;
+}
+
+static bool is_open(uint32_t state)
+{
+    return state != INFLIGHT_FREE && state != INFLIGHT_SETTLED;
+}
+
 void inflight_free(struct inflight_region *r, size_t slot, struct inflight_row *row)
 {
     struct slot *s = slot_at(r, slot);
 
     assert(s->free_count < r->rows);
+    assert(!is_open(atomic_load_explicit(&row->state, memory_order_relaxed)));
     atomic_store_explicit(&row->state, INFLIGHT_FREE, memory_order_release);
     s->free_rows[s->free_count++] = row->index;
 }
@@ -259,36 +308,110 @@ static void abort_event(struct usage_event *e, bool has_answer, int64_t now_at_m
     close_last_attempt(e, now_at_ms);
 }
 
-static bool settle_row(struct inflight_row *row, struct outbox *ob, int64_t now_at_ms)
+/* Brings what the row owes into the ring. False: there is no room for it. */
+static bool queue_event(struct inflight_row *row, struct outbox *ob, int64_t now_at_ms)
 {
     if (!outbox_has_room(ob))
         return false;
-    if (atomic_load_explicit(&row->state, memory_order_acquire) == INFLIGHT_RUNNING) {
+    if (atomic_load_explicit(&row->state, memory_order_relaxed) == INFLIGHT_RUNNING) {
         abort_event(&row->event, atomic_load_explicit(&row->has_answer, memory_order_relaxed) != 0,
                     now_at_ms);
         /* A second reaper, should this one die here, must append the same bytes. */
         inflight_finish(row);
     }
     outbox_append(ob, &row->event);
-    atomic_store_explicit(&row->state, INFLIGHT_FREE, memory_order_release);
     return true;
 }
 
+static bool owes_event(const struct inflight_row *row)
+{
+    switch (atomic_load_explicit(&row->state, memory_order_relaxed)) {
+    case INFLIGHT_FREE:
+    case INFLIGHT_RESERVING:
+    case INFLIGHT_SETTLING:
+    case INFLIGHT_SETTLED:
+        return false;
+    case INFLIGHT_FINAL:
+        return atomic_load_explicit(&row->is_queued, memory_order_relaxed) == 0;
+    default: /* RUNNING; of what is no state at all the numbers count too, rather than nothing */
+        return true;
+    }
+}
+
+/* The words of the account are not touched: what the dead worker has done to them nobody knows.
+ * They are marked while the row is in a bracket, so that a recount that has seen the row as it was
+ * fails, and one that begins now waits until the row is gone. */
+static void release_account(struct inflight_row *row, struct accounts_region *accounts)
+{
+    uint32_t state = atomic_load_explicit(&row->state, memory_order_relaxed);
+
+    if (accounts == NULL || !is_open(state))
+        return;
+    if (state != INFLIGHT_RESERVING)
+        enter_bracket(row, INFLIGHT_SETTLING);
+    account_mark(accounts, row->reservation.account);
+}
+
 size_t inflight_reap(struct inflight_region *r, size_t slot, struct outbox *ob,
-                     struct counters_region *counters, int64_t now_at_ms)
+                     struct accounts_region *accounts, struct counters_region *counters,
+                     int64_t now_at_ms)
 {
     size_t appended = 0;
 
     for (size_t i = 0; i < r->rows; i++) {
         struct inflight_row *row = inflight_row_at(r, slot, i);
 
-        if (atomic_load_explicit(&row->state, memory_order_acquire) != INFLIGHT_FREE &&
-            settle_row(row, ob, now_at_ms))
+        if (atomic_load_explicit(&row->state, memory_order_acquire) == INFLIGHT_FREE)
+            continue;
+        if (owes_event(row)) {
+            if (!queue_event(row, ob, now_at_ms))
+                continue;
             appended++;
+        }
+        release_account(row, accounts);
+        atomic_store_explicit(&row->state, INFLIGHT_FREE, memory_order_release);
     }
     if (counters != NULL)
         counters_zero_gauges(counters, slot);
     outbox_reset_reservations(ob);
     outbox_set_owner(ob, 0); /* last: now the writer drains the ring by itself */
     return appended;
+}
+
+/* One look at a row; false: it began another use meanwhile. *state says whether there is anything
+ * to visit. */
+static bool read_row(struct inflight_row *row, uint32_t *state, struct open_request *out)
+{
+    uint32_t uses = atomic_load_explicit(&row->uses, memory_order_acquire);
+
+    /* Sequentially consistent: after the caller's marks, as usage/accounts.c needs it. */
+    *state = atomic_load_explicit(&row->state, memory_order_seq_cst);
+    if (!is_open(*state))
+        return true;
+    out->key_id = row->event.key_id;
+    out->id = row->event.id;
+    out->reservation = row->reservation;
+    out->cost_nano = row->event.cost_nano;
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&row->uses, memory_order_relaxed) == uses;
+}
+
+void inflight_each_open(void *arg, open_request_fn visit, void *visit_arg)
+{
+    struct inflight_region *r = arg;
+
+    for (size_t i = 0; i < r->slots * r->rows; i++) {
+        struct inflight_row *row = inflight_row_at(r, i / r->rows, i % r->rows);
+        struct open_request request;
+        uint32_t state;
+
+        while (!read_row(row, &state, &request))
+            ;
+        if (!is_open(state))
+            continue;
+        request.state = OPEN_IN_BRACKET;
+        if (state == INFLIGHT_RUNNING || state == INFLIGHT_FINAL)
+            request.state = state == INFLIGHT_RUNNING ? OPEN_RUNNING : OPEN_FINAL;
+        visit(visit_arg, &request);
+    }
 }

@@ -33,6 +33,14 @@ static void *region_at(const struct shm *shm, const struct shm_region_spec *spec
 }
 
 /* Slots are twice the workers: an upgrade runs two generations side by side. */
+/* The clock may have been set back since the last start: ids that counted from zero again could
+ * meet those of the same millisecond. */
+static void start_ids(struct inflight_region *r, const uint8_t start_id[SHM_START_ID_BYTES])
+{
+    for (size_t i = 0; i < inflight_slot_count(r); i++)
+        memcpy(&inflight_ids(r, i)->sequence, start_id, sizeof(uint32_t)); /* random bytes */
+}
+
 static int create_public(struct instance *in, const char *name, const struct config *config,
                          uint32_t node, const uint8_t start_id[SHM_START_ID_BYTES])
 {
@@ -43,6 +51,8 @@ static int create_public(struct instance *in, const char *name, const struct con
         inflight_region_spec(slots, config->in_flight),
         outbox_region_spec(slots, config->outbox_bytes),
         addresses_region_spec(),
+        accounts_region_spec(config->keys),
+        idempotency_region_spec(config->idempotency_keys),
     };
     int rc = shm_create(name, 0640, specs, sizeof(specs) / sizeof(specs[0]), start_id, &in->shm);
 
@@ -52,8 +62,11 @@ static int create_public(struct instance *in, const char *name, const struct con
                          config->models_max, config->providers_max);
     processes_region_init(region_at(in->shm, &specs[1]), slots);
     inflight_region_init(region_at(in->shm, &specs[2]), slots, config->in_flight, node);
+    start_ids(region_at(in->shm, &specs[2]), start_id);
     outbox_region_init(region_at(in->shm, &specs[3]), slots, config->outbox_bytes);
     addresses_region_init(region_at(in->shm, &specs[4]));
+    accounts_region_init(region_at(in->shm, &specs[5]), config->keys);
+    idempotency_region_init(region_at(in->shm, &specs[6]), config->idempotency_keys);
     return 0;
 }
 
@@ -81,6 +94,8 @@ static void find_regions(struct instance *in)
     in->inflight = inflight_region_get(in->shm);
     in->outbox = outbox_region_get(in->shm);
     in->addresses = addresses_region_get(in->shm);
+    in->accounts = accounts_region_get(in->shm);
+    in->idempotency = idempotency_region_get(in->shm);
     if (in->secret == NULL)
         return;
     in->keys = keytable_region_get(in->secret);
@@ -102,7 +117,7 @@ static int explain_create(struct buf *why, const char *name, int rc)
     if (rc == -ENOSPC)
         buf_printf(why,
                    "shared memory %s does not fit into /dev/shm: make it larger or lower "
-                   "limits.outbox_bytes, limits.in_flight or limits.keys",
+                   "limits.outbox_bytes, limits.in_flight, limits.keys or limits.idempotency_keys",
                    name);
     else
         buf_printf(why, "shared memory %s: %s", name, strerror(-rc));
@@ -274,8 +289,9 @@ static bool is_settled(const struct instance *in, size_t slot)
 {
     for (size_t i = 0; i < inflight_row_count(in->inflight); i++) {
         struct inflight_row *row = inflight_row_at(in->inflight, slot, i);
+        uint32_t state = atomic_load_explicit(&row->state, memory_order_acquire);
 
-        if (atomic_load_explicit(&row->state, memory_order_acquire) != INFLIGHT_FREE)
+        if (state != INFLIGHT_FREE && state != INFLIGHT_SETTLED)
             return false;
     }
     return true;

@@ -59,7 +59,7 @@ int recovery_attach(const struct config *config, struct instance *old, struct bu
         return rc;
     }
     for (size_t i = 0; i < inflight_slot_count(old->inflight); i++)
-        reaped += inflight_reap(old->inflight, i, outbox_slot(old->outbox, i), old->counters,
+        reaped += inflight_reap(old->inflight, i, outbox_slot(old->outbox, i), NULL, old->counters,
                                 clock_now_at_ms());
     log_event(LOG_WARN, "recovery", "",
               "the last instance did not stop in order: %zu requests settled for its workers",

@@ -8,6 +8,7 @@
 struct usage_writer {
     struct child *child;
     struct writer *writer;
+    struct open_requests requests;
     struct config *config;
     bool draining;
     int64_t deadline_ms; /* of the drain, 0 = none */
@@ -59,6 +60,9 @@ static int open_writer(struct usage_writer *u, const struct child_setup *setup)
         .loop = child_loop(u->child),
         .outbox = setup->instance->outbox,
         .keys = setup->instance->keys,
+        .accounts = setup->instance->accounts,
+        .idempotency = setup->instance->idempotency,
+        .requests = &u->requests,
         .counters = counters_slot(setup->instance->counters, setup->slot),
         .start_id = shm_start_id(setup->instance->shm),
     };
@@ -73,7 +77,10 @@ int usage_writer_main(const struct child_setup *setup)
         .on_drain = on_drain,
         .on_turn = on_turn,
     };
-    struct usage_writer u = {.config = config_ref(setup->config)};
+    struct usage_writer u = {
+        .config = config_ref(setup->config),
+        .requests = {.each = inflight_each_open, .arg = setup->instance->inflight},
+    };
     int status = 1;
 
     u.child = child_new(setup, ROLE_WRITER);

@@ -9,6 +9,7 @@
 
 #include "common/container.h"
 #include "common/log.h"
+#include "gateway/ask.h"
 #include "gateway/chat.h"
 #include "gateway/endpoints.h"
 
@@ -93,6 +94,18 @@ static const struct child_ops worker_ops = {
     .on_turn = on_turn,
 };
 
+static int open_asker(struct worker *w)
+{
+    char *path;
+    int rc;
+
+    if (asprintf(&path, "%s/writer.sock", w->config->runtime_dir) < 0)
+        return -ENOMEM;
+    rc = asker_new(w->loop, path, &w->asker);
+    free(path);
+    return rc;
+}
+
 static int open_worker(struct worker *w)
 {
     const struct child_setup *setup = w->setup;
@@ -107,8 +120,16 @@ static int open_worker(struct worker *w)
         .endpoints = ENDPOINTS,
         .arg = w,
         .listen_fds = {setup->listen_http, setup->listen_https, setup->listen_ops}};
+    int rc;
 
     inflight_slot_open(instance->inflight, setup->slot);
+    rc = settlements_init(&w->settlements, w->loop, instance->inflight, instance->accounts,
+                          w->outbox, setup->slot);
+    if (rc < 0)
+        return rc;
+    rc = open_asker(w);
+    if (rc < 0)
+        return rc;
     w->upstreams = upstreams_new(w->loop, instance->addresses, w->counters);
     if (w->upstreams == NULL)
         return -ENOMEM;
@@ -123,6 +144,11 @@ static int open_worker(struct worker *w)
                                  shm_start_id(instance->shm));
     if (w->sender == NULL)
         return -ENOMEM;
+    w->handover = handover_new(instance->idempotency, w->counters, (uint16_t)setup->slot,
+                               shm_start_id(instance->shm));
+    if (w->handover == NULL)
+        return -ENOMEM;
+    usage_sender_set_handover(w->sender, w->handover);
     w->engine = (struct attempt_engine){.loop = w->loop,
                                         .upstreams = w->upstreams,
                                         .tokens = w->tokens,
@@ -136,9 +162,12 @@ static int open_worker(struct worker *w)
 static void close_worker(struct worker *w)
 {
     httpd_free(w->httpd);
+    asker_free(w->asker);
     token_source_free(w->tokens);
     upstreams_free(w->upstreams);
+    settlements_clear(&w->settlements);
     usage_sender_free(w->sender);
+    handover_free(w->handover);
     free(w->usage_socket);
     loop_timer_cancel(w->loop, &w->drain_timer);
     config_unref(w->config);

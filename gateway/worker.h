@@ -4,10 +4,12 @@
 
 #include "gateway/child.h"
 #include "gateway/httpd.h"
+#include "gateway/settlement.h"
 #include "router/attempt.h"
 #include "usage/sender.h"
 
-struct chat; /* gateway/chat.h */
+struct asker; /* gateway/ask.h */
+struct chat;  /* gateway/chat.h */
 
 struct worker {
     const struct child_setup *setup;
@@ -20,9 +22,13 @@ struct worker {
     struct token_source *tokens;
     struct attempt_engine engine;
     struct outbox *outbox;
+    struct settlements settlements;
     struct usage_sender *sender;
     char *usage_socket;
-    struct chat *chats; /* all that are admitted and not completed */
+    struct handover *handover; /* answers for Idempotency-Keys, on their way to the ledger */
+    size_t collected_bytes;    /* of such answers, while their requests run */
+    struct asker *asker;       /* what only the ledger knows */
+    struct chat *chats;        /* all that are not completed */
     struct timer drain_timer;
     bool draining;
     bool stopping;   /* the drain's deadline has passed: what runs is cut */

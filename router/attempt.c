@@ -90,6 +90,7 @@ static void record(struct attempt *a, int rc)
     a->sent_us = 0;
     if (a->counters != NULL) {
         counter_dec(&a->counters->in_flight);
+        counter_inc(&a->counters->finished_total);
         if (rc < 0 && !is_cancel)
             counter_inc(&a->counters->failures_total);
     }
@@ -107,6 +108,11 @@ static int on_head(void *arg, const struct http1_head *head)
     const char *type = http1_header(head, "content-type", &len);
     static const char sse_type[] = "text/event-stream";
 
+    if (a->counters != NULL && a->sent_us != 0) {
+        counter_inc(&a->counters->answers_total);
+        counter_add(&a->counters->first_byte_ms_total,
+                    (uint64_t)(clock_monotonic_us() - a->sent_us + 500) / 1000);
+    }
     a->status = head->status;
     a->repeated = upstream_was_repeated(a->upstream);
     a->is_stream_answer = a->stream != NULL && head->status == 200 && type != NULL &&

@@ -8,14 +8,19 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/container.h"
 #include "common/frame.h"
 #include "common/log.h"
 #include "usage/control_ops.h"
 
-#define PEERS_MAX 64
+#define CLIENTS_MAX 64  /* control programs */
+#define WORKERS_MAX 256 /* all slots: twice the most workers a config may ask for */
+#define PEERS_MAX (CLIENTS_MAX + WORKERS_MAX * CONTROL_ASKS_MAX)
+#define TURN_US 2000 /* then the other peers wait for the next turn */
 #define OUT_MAX_BYTES (8 * (size_t)FRAME_MAX)
 #define OUT_HIGH_BYTES FRAME_MAX /* a list waits for its reader from here on */
 #define READ_CHUNK 16384
+#define ACCEPT_AGAIN_MS 100 /* without a free descriptor */
 
 struct peer {
     struct event_source source;
@@ -30,6 +35,7 @@ struct peer {
 
 struct usage_control {
     struct event_source source;
+    struct timer accept_timer; /* set: the listener is not watched */
     struct loop *loop;
     const char *path;
     const struct control_context *context;
@@ -102,15 +108,11 @@ static int add_peer(struct usage_control *c, int fd)
 static void on_connect(struct event_source *src, uint32_t events)
 {
     struct usage_control *c = (struct usage_control *)src;
+    int fd;
 
-    for (;;) {
-        int fd = accept4(c->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        int rc;
+    while ((fd = accept4(c->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
+        int rc = unix_peer_check(fd);
 
-        if (fd == -1)
-            return; /* EAGAIN, or a peer that left; a lasting failure comes back with the next event
-                     */
-        rc = unix_peer_check(fd);
         if (rc == 0)
             rc = c->peer_count < PEERS_MAX ? add_peer(c, fd) : -EMFILE;
         if (rc < 0) {
@@ -118,6 +120,21 @@ static void on_connect(struct event_source *src, uint32_t events)
             close(fd);
         }
     }
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+        return;
+    /* Its peer stays in the queue and would be reported again in each turn. */
+    log_event(LOG_WARN, "control_peer_refused", "", "writer.sock: a peer has to wait: %s",
+              strerror(errno));
+    if (loop_timer_set(c->loop, &c->accept_timer, ACCEPT_AGAIN_MS) == 0)
+        (void)loop_modify(c->loop, c->fd, 0, &c->source); /* failing costs turns, no peer */
+}
+
+static void on_accept_timer(struct timer *t)
+{
+    struct usage_control *c = container_of(t, struct usage_control, accept_timer);
+
+    if (loop_modify(c->loop, c->fd, EPOLLIN, &c->source) < 0)
+        log_event(LOG_ERROR, "control_failed", "", "writer.sock cannot be watched any more");
 }
 
 int usage_control_open(struct loop *loop, const char *path, const struct control_context *context,
@@ -130,6 +147,7 @@ int usage_control_open(struct loop *loop, const char *path, const struct control
     if (c == NULL)
         return -ENOMEM;
     c->source.on_event = on_connect;
+    c->accept_timer.on_timer = on_accept_timer;
     c->loop = loop;
     c->path = path;
     c->context = context;
@@ -152,6 +170,7 @@ void usage_control_stop(struct usage_control *c)
 {
     if (c->fd == -1)
         return;
+    loop_timer_cancel(c->loop, &c->accept_timer);
     loop_remove(c->loop, c->fd, &c->source);
     close(c->fd);
     unlink(c->path);
@@ -230,14 +249,34 @@ static void peer_watch(struct peer *p)
         p->gone = true;
 }
 
+/* The next turn begins with the peer at link. */
+static void begin_at(struct usage_control *c, struct peer **link)
+{
+    struct peer *first = *link;
+    struct peer *last = first;
+
+    if (link == &c->peers)
+        return;
+    while (last->next != NULL)
+        last = last->next;
+    *link = NULL;
+    last->next = c->peers;
+    c->peers = first;
+}
+
 void usage_control_turn(struct usage_control *c)
 {
+    int64_t until_us = clock_monotonic_us() + TURN_US;
     int64_t now_at_ms = clock_now_at_ms();
     struct peer **link = &c->peers;
 
     while (*link != NULL) {
         struct peer *p = *link;
 
+        if (clock_monotonic_us() >= until_us) {
+            begin_at(c, link);
+            return;
+        }
         if (!p->gone)
             peer_answer(p, now_at_ms);
         if (!p->gone)

@@ -10,6 +10,8 @@
 #include "common/loop.h"
 #include "usage/control_ops.h"
 
+#define CONTROL_ASKS_MAX 16 /* connections that one request worker may have open */
+
 struct usage_control; /* opaque */
 
 /* Listens at path (mode 0600; only root's and our own uid are served). loop, path and context are

@@ -21,8 +21,9 @@ static void put_key(struct buf *out, const struct key_record *record, const char
     control_put_frame(out, &json);
 }
 
-/* {"name","models":[],"tier","expires_at","limits":{"rpm","rpd","tpm","tpd","parallel"}}: all may
- * be absent or null. */
+/* {"name","models":[],"tier","expires_at","limits":{"rpm","rpd","tpm","tpd","parallel","spend_day",
+ * "spend_week","spend_month"},"credits"}: all may be absent or null. Amounts are decimal strings.
+ */
 static void key_create(struct control_request *r)
 {
     struct key_record record;
@@ -40,6 +41,60 @@ static void key_create(struct control_request *r)
         return;
     }
     log_event(LOG_INFO, "key_created", "", "key_%016llx", (unsigned long long)record.id);
+    put_key(r->out, &record, text, r->now_at_ms);
+    explicit_bzero(text, sizeof(text));
+}
+
+/* {"key"} and the same but "credits": what is absent stays, what is null goes back to none, or to
+ * the tier's. */
+static void key_update(struct control_request *r)
+{
+    const struct keystore *ks = r->context->keystore;
+    struct key_record record;
+    char why[KEY_WHY_BYTES];
+    const char *key = control_wanted_key(r);
+    int rc;
+
+    if (key == NULL)
+        return;
+    if (json_get(r->json, "credits") != NULL) {
+        control_fail(r->out, "invalid_request", "credits: a balance changes by credit.add");
+        return;
+    }
+    rc = keystore_find(ks, key, &record);
+    if (rc < 0) {
+        control_fail_errno(r->out, rc);
+        return;
+    }
+    if (key_record_apply(r->json, ks->config, &record, why) < 0) {
+        control_fail(r->out, "invalid_request", why);
+        return;
+    }
+    rc = keystore_update(ks, &record);
+    if (rc < 0) {
+        control_fail_errno(r->out, rc);
+        return;
+    }
+    log_event(LOG_INFO, "key_updated", "", "key_%016llx", (unsigned long long)record.id);
+    put_key(r->out, &record, NULL, r->now_at_ms);
+}
+
+/* {"key"}: the same key, another text. */
+static void key_rotate(struct control_request *r)
+{
+    struct key_record record;
+    char text[KEY_TEXT_BYTES];
+    const char *key = control_wanted_key(r);
+    int rc;
+
+    if (key == NULL)
+        return;
+    rc = keystore_rotate(r->context->keystore, key, &record, text);
+    if (rc < 0) {
+        control_fail_errno(r->out, rc);
+        return;
+    }
+    log_event(LOG_INFO, "key_rotated", "", "key_%016llx", (unsigned long long)record.id);
     put_key(r->out, &record, text, r->now_at_ms);
     explicit_bzero(text, sizeof(text));
 }
@@ -113,6 +168,11 @@ static void key_list(struct control_request *r)
 }
 
 const struct control_op CONTROL_KEY_OPS[] = {
-    {"key.create", key_create}, {"key.list", key_list}, {"key.show", key_show},
-    {"key.revoke", key_revoke}, {NULL, NULL},
+    {"key.create", key_create},
+    {"key.list", key_list},
+    {"key.show", key_show},
+    {"key.update", key_update},
+    {"key.rotate", key_rotate},
+    {"key.revoke", key_revoke},
+    {NULL, NULL},
 };

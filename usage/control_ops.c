@@ -8,7 +8,8 @@
 #include "common/frame.h"
 #include "common/json.h"
 
-static const struct control_op *const GROUPS[] = {CONTROL_KEY_OPS, CONTROL_USAGE_OPS};
+static const struct control_op *const GROUPS[] = {CONTROL_KEY_OPS, CONTROL_USAGE_OPS,
+                                                  CONTROL_ANSWER_OPS, CONTROL_CREDIT_OPS};
 
 bool control_task_is_open(const struct control_task *task)
 {
@@ -60,6 +61,9 @@ void control_fail_errno(struct buf *out, int rc)
         return;
     case -EEXIST:
         control_fail(out, "key_exists", "an active key has this name already");
+        return;
+    case -EKEYREVOKED:
+        control_fail(out, "key_revoked", "the key is revoked, for good");
         return;
     case -EUSERS:
         control_fail(out, "capacity_reached",

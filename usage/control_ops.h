@@ -12,12 +12,14 @@
 #include "common/buf.h"
 #include "common/counters.h"
 #include "usage/keystore.h"
+#include "usage/recount.h"
 #include "usage/state_paths.h"
 
 struct control_context { /* all borrowed; the pointed-to may change between turns */
     const struct keystore *keystore;
     const struct state_paths *paths;
     struct counters *counters;
+    const struct open_requests *requests; /* NULL: nothing runs */
 };
 
 /* A request whose answer takes more than one slice. All zero = none. */
@@ -46,7 +48,8 @@ struct control_op {
     void (*run)(struct control_request *r);
 };
 /* Each ends with a NULL name. */
-extern const struct control_op CONTROL_KEY_OPS[], CONTROL_USAGE_OPS[];
+extern const struct control_op CONTROL_KEY_OPS[], CONTROL_USAGE_OPS[], CONTROL_ANSWER_OPS[],
+    CONTROL_CREDIT_OPS[];
 
 /* Answers the request, or begins to: then task says how it goes on. Frames are appended to out,
  * which may come to hold a key's text. */

@@ -1,19 +1,18 @@
 #include "usage/control_ops.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "common/clock.h"
+#include "common/error.h"
 #include "common/frame.h"
 #include "common/json.h"
+#include "usage/generation.h"
+#include "usage/key_summary.h"
 #include "usage/report.h"
+#include "usage/report_query.h"
 
 #define REPORT_SLICE 2000 /* hourly sums, about 2 ms */
-#define HOUR_MS INT64_C(3600000)
-#define DAY_MS (24 * HOUR_MS)
-#define REPORT_DEFAULT_MS (30 * DAY_MS)
 
 static void free_report(void *report)
 {
@@ -45,114 +44,159 @@ static void step_report(struct control_task *task, const struct control_context 
     control_task_clear(task);
 }
 
-/* A moment, or how long ago: "2026-02-01", "2026-02-01T10:00:00Z", "36h", "7d", "4w". */
-static int parse_since(const char *text, int64_t now_at_ms, int64_t *at_ms)
+/* The key that the request names; false after control_fail(). */
+static bool find_key(struct control_request *r, const char *name, struct key_record *out)
 {
-    char *end;
-    int64_t count, unit_ms;
+    int rc = keystore_find(r->context->keystore, name, out);
 
-    if (clock_parse(text, at_ms) == 0)
-        return *at_ms >= 0 ? 0 : -EINVAL;
-    if (text[0] < '0' || text[0] > '9')
-        return -EINVAL;
-    errno = 0;
-    count = strtoll(text, &end, 10);
-    if (errno != 0 || end[0] == '\0' || end[1] != '\0')
-        return -EINVAL;
-    switch (end[0]) {
-    case 'h':
-        unit_ms = HOUR_MS;
-        break;
-    case 'd':
-        unit_ms = DAY_MS;
-        break;
-    case 'w':
-        unit_ms = 7 * DAY_MS;
-        break;
-    default:
+    if (rc < 0)
+        control_fail_errno(r->out, rc);
+    return rc == 0;
+}
+
+static void begin_report(struct control_request *r, const struct report_query *query,
+                         void (*step)(struct control_task *task,
+                                      const struct control_context *context, int64_t now_at_ms,
+                                      struct buf *out))
+{
+    r->task->state = report_new(query);
+    if (r->task->state == NULL) {
+        control_fail_errno(r->out, -ENOMEM);
+        return;
+    }
+    r->task->free_state = free_report;
+    r->task->step = step;
+}
+
+/* 0, or -EINVAL after control_fail(). */
+static int decode_query(struct control_request *r, struct report_query *query)
+{
+    static const char *const names[] = {"since", "until", "by", "model"};
+    const struct model_config *model;
+    const char *values[4];
+    struct error e = {0};
+    char message[sizeof(e.param) + sizeof(e.message)];
+
+    for (size_t i = 0; i < 4; i++) {
+        if (control_get_text(r->json, names[i], &values[i]) == 0)
+            continue;
+        snprintf(message, sizeof(message), "%s: must be text", names[i]);
+        control_fail(r->out, "invalid_request", message);
         return -EINVAL;
     }
-    if (__builtin_mul_overflow(count, unit_ms, &count) || count > now_at_ms)
+    if (report_query_decode(
+            &(struct report_words){
+                .since = values[0], .until = values[1], .by = values[2], .model = values[3]},
+            r->now_at_ms, query, &e) < 0) {
+        control_fail(r->out, "invalid_request", e.message);
         return -EINVAL;
-    *at_ms = now_at_ms - count;
-    return 0;
-}
-
-/* 0, or -EINVAL with the reason. */
-static int decode_range(struct control_request *r, struct report_query *query, const char **why)
-{
-    const char *since, *until, *by;
-
-    *why = "since and until: must be a date like 2026-02-01 or 2026-02-01T10:00:00Z, or how long "
-           "ago like 36h, 7d, 4w";
-    query->since_at_ms = r->now_at_ms > REPORT_DEFAULT_MS ? r->now_at_ms - REPORT_DEFAULT_MS : 0;
-    query->until_at_ms = r->now_at_ms;
-    query->by = REPORT_BY_DAY;
-    if (control_get_text(r->json, "since", &since) < 0 ||
-        control_get_text(r->json, "until", &until) < 0)
-        return -EINVAL;
-    if (since != NULL && parse_since(since, r->now_at_ms, &query->since_at_ms) < 0)
-        return -EINVAL;
-    if (until != NULL && parse_since(until, r->now_at_ms, &query->until_at_ms) < 0)
-        return -EINVAL;
-    *why = "by: must be hour, day, model or key";
-    if (control_get_text(r->json, "by", &by) < 0)
-        return -EINVAL;
-    return by != NULL ? report_by_parse(by, &query->by) : 0;
-}
-
-static int decode_model(struct control_request *r, struct report_query *query, const char **why)
-{
-    const struct model_config *model;
-    const char *name;
-
-    *why = "model: must be a model's name";
-    if (control_get_text(r->json, "model", &name) < 0)
-        return -EINVAL;
-    if (name == NULL)
-        return 0;
+    }
     /* A model that the config has no longer still has its usage. */
-    model = config_model(r->context->keystore->config, name, strlen(name));
+    model = config_model(r->context->keystore->config, query->model, strlen(query->model));
     if (model != NULL)
-        name = model->id;
-    if (name[0] == '\0' || strlen(name) >= sizeof(query->model))
-        return -EINVAL;
-    memcpy(query->model, name, strlen(name) + 1);
+        usage_name_set(query->model, model->id);
     return 0;
 }
 
 /* {"since","until","by","model","key"}: all may be absent or null. */
 static void usage(struct control_request *r)
 {
-    struct report_query query = {0};
-    const char *key, *why;
-    int rc;
+    struct report_query query;
+    struct key_record record;
+    const char *key;
 
-    if (decode_range(r, &query, &why) < 0 || decode_model(r, &query, &why) < 0) {
-        control_fail(r->out, "invalid_request", why);
+    if (decode_query(r, &query) < 0)
         return;
-    }
     if (control_get_text(r->json, "key", &key) < 0) {
         control_fail(r->out, "invalid_request", "key: must be a key's name or id");
         return;
     }
     if (key != NULL) {
-        struct key_record record;
-
-        rc = keystore_find(r->context->keystore, key, &record);
-        if (rc < 0) {
-            control_fail_errno(r->out, rc);
+        if (!find_key(r, key, &record))
             return;
-        }
         query.key_id = record.id;
     }
-    r->task->state = report_new(&query);
-    if (r->task->state == NULL) {
-        control_fail_errno(r->out, -ENOMEM);
-        return;
-    }
-    r->task->free_state = free_report;
-    r->task->step = step_report;
+    begin_report(r, &query, step_report);
 }
 
-const struct control_op CONTROL_USAGE_OPS[] = {{"usage", usage}, {NULL, NULL}};
+static void step_summary(struct control_task *task, const struct control_context *context,
+                         int64_t now_at_ms, struct buf *out)
+{
+    const struct keystore *ks = context->keystore;
+    struct key_record record;
+    char id[KEY_ID_TEXT_BYTES];
+    struct buf json;
+    int rc = report_step(task->state, ks->ledger, REPORT_SLICE);
+
+    if (rc == 1)
+        return;
+    control_json_init(&json);
+    if (rc == 0) {
+        key_id_format(report_key_id(task->state), id);
+        rc = keystore_find(ks, id, &record);
+    }
+    if (rc == 0) {
+        buf_str(&json, "{\"done\":true,\"summary\":");
+        rc = key_summary_encode(ks, &record, report_total(task->state), now_at_ms, &json);
+    }
+    if (rc == 0) {
+        buf_byte(&json, '}');
+        control_put_frame(out, &json);
+    } else {
+        buf_clear(&json);
+        control_fail_errno(out, rc);
+    }
+    control_task_clear(task);
+}
+
+/* {"key"}: what its owner may know. */
+static void key_summary(struct control_request *r)
+{
+    /* By model, because that makes the fewest rows: only their total is wanted. */
+    struct report_query query = {.until_at_ms = INT64_MAX, .by = REPORT_BY_MODEL};
+    struct key_record record;
+    const char *key = control_wanted_key(r);
+
+    if (key == NULL || !find_key(r, key, &record))
+        return;
+    query.key_id = record.id;
+    begin_report(r, &query, step_summary);
+}
+
+/* {"id","key"}: a request of that key. */
+static void generation(struct control_request *r)
+{
+    const char *name = json_string(r->json, "id");
+    const char *key = control_wanted_key(r);
+    struct usage_id id;
+    uint64_t key_id;
+    struct buf json;
+    int rc;
+
+    if (key == NULL)
+        return;
+    if (name == NULL || generation_name_parse(name, &id) < 0 || key_id_parse(key, &key_id) < 0) {
+        control_fail(r->out, "invalid_request", "id and key: must be a request's and a key's id");
+        return;
+    }
+    control_json_init(&json);
+    buf_str(&json, "{\"done\":true,\"generation\":");
+    rc = generation_encode(r->context->keystore->ledger, &id, key_id, name, &json);
+    buf_byte(&json, '}');
+    if (rc == 0) {
+        control_put_frame(r->out, &json);
+        return;
+    }
+    buf_clear(&json);
+    if (rc == -ENOENT)
+        control_fail(r->out, "not_found", "there is no such request of this key");
+    else
+        control_fail_errno(r->out, rc);
+}
+
+const struct control_op CONTROL_USAGE_OPS[] = {
+    {"usage", usage},
+    {"key.summary", key_summary},
+    {"generation", generation},
+    {NULL, NULL},
+};

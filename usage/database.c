@@ -91,11 +91,11 @@ void database_rollback(sqlite3 *db)
 
 /* SQLite would make the file with the umask's mode, and its -wal and -shm copy the mode they find.
  */
-static int make_private(const char *path)
+static int make_private(const char *path, bool may_make)
 {
     struct stat st;
     int rc = 0;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
+    int fd = open(path, O_RDWR | (may_make ? O_CREAT : 0) | O_CLOEXEC | O_NONBLOCK, 0600);
 
     if (fd == -1)
         return -errno;
@@ -169,7 +169,7 @@ static int check(sqlite3 *db, char why[DATABASE_WHY_BYTES])
 int database_open(const char *path, bool check_it, sqlite3 **out, char why[DATABASE_WHY_BYTES])
 {
     sqlite3 *db = NULL;
-    int rc = make_private(path);
+    int rc = make_private(path, check_it);
 
     *out = NULL;
     why[0] = '\0';
@@ -196,7 +196,6 @@ int database_open(const char *path, bool check_it, sqlite3 **out, char why[DATAB
 
 void database_close(sqlite3 *db)
 {
-    int rc = sqlite3_close(db);
-
-    (void)rc; /* SQLITE_BUSY only with a statement left open, which would be our bug */
+    /* A backup in progress (usage/backup.h) outlives the connection until its next slice. */
+    (void)sqlite3_close_v2(db);
 }

@@ -12,9 +12,9 @@
 
 #define DATABASE_WHY_BYTES 320
 
-/* Opens the file (made with mode 0600 when absent): WAL, synchronous=FULL, foreign keys, no waiting
- * for locks, no automatic checkpoints. With check, also verifies that it is a sound database of
- * ours and applies the migrations. Returns 0, or -errno with a sentence in why: -EBADMSG (no
+/* Opens the file: WAL, synchronous=FULL, foreign keys, no waiting for locks, no automatic
+ * checkpoints. With check, it is made (mode 0600) when absent, verified to be a sound database of
+ * ours, and the migrations are applied. Returns 0, or -errno with a sentence in why: -EBADMSG (no
  * database, damaged, or not ours), -EPROTO (a schema this binary does not know), else as
  * database_errno(). */
 int database_open(const char *path, bool check, sqlite3 **out, char why[DATABASE_WHY_BYTES]);

@@ -2,27 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <unistd.h>
 
+#include "common/base64.h"
 #include "common/json.h"
-
-static int put_base64(struct buf *out, const uint8_t *data, size_t len)
-{
-    /* EVP_EncodeBlock takes an int and ends its output with a NUL. */
-    static const size_t SLICE = 3072;
-    int rc = buf_byte(out, '"');
-
-    for (size_t at = 0; at < len && rc == 0; at += SLICE) {
-        size_t n = len - at < SLICE ? len - at : SLICE;
-        char *room = buf_room(out, (n + 2) / 3 * 4 + 1);
-
-        if (room == NULL)
-            return out->err;
-        buf_commit(out, (size_t)EVP_EncodeBlock((unsigned char *)room, data + at, (int)n));
-    }
-    return buf_byte(out, '"');
-}
 
 int dead_letter_put(struct buf *out, int64_t at_ms, const char *reason, const struct usage_id *id,
                     const uint8_t *record, size_t len)
@@ -36,8 +19,9 @@ int dead_letter_put(struct buf *out, int64_t at_ms, const char *reason, const st
         usage_id_format(id, text);
     json_put_field_text(out, "id", id != NULL ? text : NULL);
     json_put_key(out, "record");
-    put_base64(out, record, len);
-    return buf_str(out, "}\n");
+    buf_byte(out, '"');
+    base64_put(out, record, len);
+    return buf_str(out, "\"}\n");
 }
 
 int dead_letters_write(const char *path, const struct buf *lines)

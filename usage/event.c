@@ -8,7 +8,9 @@
 #include "common/crc32c.h"
 #include "common/secret.h"
 
-#define RECORD_MAGIC (0x00455558u | (USAGE_RECORD_VERSION << 24)) /* "XUE" */
+#define RECORD_MAGIC 0x00455558u /* "XUE"; the version is the highest byte */
+#define VERSION_SHIFT 24
+#define VERSION_WITHOUT_KEY 1u
 #define HEADER_BYTES 16
 #define CRC_FROM 12 /* magic and length are checked by value */
 #define ID_MS_MAX ((UINT64_C(1) << 48) - 1)
@@ -19,7 +21,8 @@
 #define NAMES_BYTES (2 * USAGE_NAME_BYTES) /* a length byte stands for the NUL */
 
 _Static_assert(HEADER_BYTES + FIXED_BYTES + NAMES_BYTES +
-                       USAGE_ATTEMPTS_MAX * (ATTEMPT_FIXED_BYTES + NAMES_BYTES) <=
+                       USAGE_ATTEMPTS_MAX * (ATTEMPT_FIXED_BYTES + NAMES_BYTES) +
+                       2 * USAGE_DIGEST_BYTES <=
                    USAGE_EVENT_MAX,
                "the largest event fits");
 _Static_assert(USAGE_EVENT_MAX % 8 == 0, "records are multiples of 8 bytes");
@@ -153,6 +156,30 @@ static uint8_t *put_event(uint8_t *p, const struct usage_event *e, uint8_t attem
     return p;
 }
 
+static uint8_t *put_digests(uint8_t *p, const struct usage_event *e)
+{
+    memcpy(p, e->idempotency_key, USAGE_DIGEST_BYTES);
+    memcpy(p + USAGE_DIGEST_BYTES, e->request_digest, USAGE_DIGEST_BYTES);
+    return p + (size_t)2 * USAGE_DIGEST_BYTES;
+}
+
+bool usage_event_is_remembered(const struct usage_event *event)
+{
+    static const uint8_t none[USAGE_DIGEST_BYTES];
+
+    return event->source != USAGE_BY_NOBODY &&
+           memcmp(event->idempotency_key, none, sizeof(none)) != 0;
+}
+
+int64_t usage_event_ended_at_ms(const struct usage_event *event)
+{
+    int64_t at_ms;
+
+    if (__builtin_add_overflow(event->created_at_ms, (int64_t)event->duration_ms, &at_ms))
+        return INT64_MAX;
+    return at_ms;
+}
+
 void usage_name_set(char out[USAGE_NAME_BYTES], const char *name)
 {
     size_t len = strnlen(name, USAGE_NAME_BYTES - 1);
@@ -165,13 +192,17 @@ size_t usage_event_encode(const struct usage_event *event, uint8_t out[USAGE_EVE
 {
     uint8_t attempt_count =
         event->attempt_count > USAGE_ATTEMPTS_MAX ? USAGE_ATTEMPTS_MAX : event->attempt_count;
+    bool has_digests = usage_event_is_remembered(event);
+    uint32_t version = has_digests ? USAGE_RECORD_VERSION : VERSION_WITHOUT_KEY;
     uint8_t *end = put_event(out + HEADER_BYTES, event, attempt_count);
     size_t len;
 
+    if (has_digests)
+        end = put_digests(end, event);
     while ((end - out) % 8 != 0)
         end = put_u8(end, 0);
     len = (size_t)(end - out);
-    put_u32(out, RECORD_MAGIC);
+    put_u32(out, RECORD_MAGIC | version << VERSION_SHIFT);
     put_u32(out + 4, (uint32_t)len);
     put_u32(out + CRC_FROM, 0);
     put_u32(out + 8, crc32c(0, out + CRC_FROM, len - CRC_FROM));
@@ -299,6 +330,14 @@ static void get_event(struct reader *r, struct usage_event *e)
         get_attempt(r, &e->attempts[i]);
 }
 
+static void get_digests(struct reader *r, struct usage_event *e)
+{
+    get_bytes(r, e->idempotency_key, USAGE_DIGEST_BYTES);
+    get_bytes(r, e->request_digest, USAGE_DIGEST_BYTES);
+    if (!usage_event_is_remembered(e))
+        r->bad = true;
+}
+
 /* Nothing but the zeros that round the record up. */
 static bool is_at_padding(const struct reader *r)
 {
@@ -315,10 +354,12 @@ size_t usage_record_length(const uint8_t header[8])
 {
     struct reader r = {.p = header, .end = header + 8};
     uint32_t magic = get_u32(&r);
+    uint32_t version = magic >> VERSION_SHIFT;
     size_t len = get_u32(&r);
 
-    if (magic != RECORD_MAGIC || len < HEADER_BYTES + FIXED_BYTES || len > USAGE_EVENT_MAX ||
-        len % 8 != 0)
+    if (magic != (RECORD_MAGIC | version << VERSION_SHIFT) || version < VERSION_WITHOUT_KEY ||
+        version > USAGE_RECORD_VERSION || len < HEADER_BYTES + FIXED_BYTES ||
+        len > USAGE_EVENT_MAX || len % 8 != 0)
         return 0;
     return len;
 }
@@ -344,6 +385,8 @@ int usage_event_decode(const uint8_t *data, size_t len, struct usage_event *out,
         return -EBADMSG;
     memset(out, 0, sizeof(*out));
     get_event(&r, out);
+    if (data[3] == USAGE_RECORD_VERSION) /* the magic's highest byte */
+        get_digests(&r, out);
     if (r.bad || !is_at_padding(&r))
         return -EBADMSG;
     return 0;

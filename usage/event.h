@@ -5,6 +5,7 @@
 #ifndef XROUTER_USAGE_EVENT_H
 #define XROUTER_USAGE_EVENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,8 +16,11 @@
 #define USAGE_ID_TEXT_BYTES 33 /* 32 hex digits and a NUL */
 #define USAGE_ATTEMPTS_MAX 8
 #define USAGE_NAME_BYTES 96
-#define USAGE_EVENT_MAX 2208 /* encoded, with all attempts and the longest names */
-#define USAGE_RECORD_VERSION 1u
+#define USAGE_DIGEST_BYTES 16
+#define USAGE_EVENT_MAX 2240 /* encoded, with all attempts and the longest names */
+#define USAGE_RECORD_VERSION                                             \
+    2u /* the newest; a record without an Idempotency-Key is a version 1 \
+        */
 
 /* A request's id: 128 bits, ordered by time, unique over nodes, slots and restarts: 48 bits of Unix
  * milliseconds that never go back within a slot, 32 bits of node id, 16 of slot, 32 of sequence,
@@ -25,7 +29,8 @@ struct usage_id {
     uint8_t bytes[USAGE_ID_BYTES];
 };
 /* The state behind the ids of one slot; lives in shared memory so that a respawned worker goes on.
- * Zero but for the node is a valid start. */
+ * Any sequence is a valid start: a random one keeps the ids of two instances apart when the clock
+ * was set back in between. */
 struct usage_id_state {
     uint64_t last_ms;
     uint32_t sequence;
@@ -84,14 +89,24 @@ struct usage_event {
     uint32_t duration_ms;
     uint32_t first_byte_ms; /* 0 = no byte of an answer came */
     struct usage_attempt attempts[USAGE_ATTEMPTS_MAX];
+    /* Of a request with an Idempotency-Key (usage/idempotency.h); zeros = it brought none. */
+    uint8_t idempotency_key[USAGE_DIGEST_BYTES];
+    uint8_t request_digest[USAGE_DIGEST_BYTES];
 };
+
+/* Whether the event will be remembered under its Idempotency-Key: it has one, and the request used
+ * something. One that used nothing is forgotten, so that it may run again. */
+bool usage_event_is_remembered(const struct usage_event *event);
+/* From this moment on it is remembered. Saturates: the event may be anything. */
+int64_t usage_event_ended_at_ms(const struct usage_event *event);
 
 /* Copies a name into an event's field; what does not fit is cut. */
 void usage_name_set(char out[USAGE_NAME_BYTES], const char *name);
 
 /* The record: u32 magic+version, u32 length of all, u32 CRC-32C of the rest, u32 zero, then
  * little-endian fields and length-prefixed names; padded with zeros to 8 bytes. An event with one
- * attempt takes about 250 bytes.
+ * attempt takes about 250 bytes. Version 2 adds the two digests at the end, and is used for events
+ * that are remembered; the others' digests are left out.
  * encode returns the length (<= USAGE_EVENT_MAX, a multiple of 8). It trusts neither the number of
  * attempts nor the NULs of the names: the event may be what a dead worker left. */
 size_t usage_event_encode(const struct usage_event *event, uint8_t out[USAGE_EVENT_MAX]);

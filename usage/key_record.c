@@ -6,6 +6,9 @@
 
 #include "common/clock.h"
 #include "common/json.h"
+#include "common/money.h"
+
+#define SPEND_PREFIX "spend_" /* and the period's name */
 
 const char *const KEY_LIMIT_NAMES[KEY_LIMIT_COUNT] = {"rpm", "rpd", "tpm", "tpd", "parallel"};
 
@@ -43,17 +46,25 @@ int key_name_check(const char *name, char why[KEY_WHY_BYTES])
     return 0;
 }
 
-static bool is_absent(const cJSON *item)
+/* Absent stays as it is; null goes back to what a record starts with. */
+enum wish { WISH_NONE, WISH_RESET, WISH_VALUE };
+
+static enum wish wish_of(const cJSON *item)
 {
-    return item == NULL || cJSON_IsNull(item);
+    if (item == NULL)
+        return WISH_NONE;
+    return cJSON_IsNull(item) ? WISH_RESET : WISH_VALUE;
 }
 
 static int decode_name(const cJSON *request, struct key_record *out, char why[KEY_WHY_BYTES])
 {
     const cJSON *item = json_get(request, "name");
+    enum wish wish = wish_of(item);
     int rc;
 
-    if (is_absent(item))
+    if (wish == WISH_RESET)
+        out->name[0] = '\0';
+    if (wish != WISH_VALUE)
         return 0;
     if (!cJSON_IsString(item))
         return invalid(why, "name: must be a string");
@@ -76,8 +87,11 @@ static int decode_tier(const cJSON *request, const struct config *config, struct
                        char why[KEY_WHY_BYTES])
 {
     const cJSON *item = json_get(request, "tier");
+    enum wish wish = wish_of(item);
 
-    if (is_absent(item))
+    if (wish == WISH_RESET)
+        out->tier[0] = '\0';
+    if (wish != WISH_VALUE)
         return 0;
     if (!cJSON_IsString(item))
         return invalid(why, "tier: must be a string");
@@ -115,9 +129,12 @@ static int decode_models(const cJSON *request, const struct config *config, stru
                          char why[KEY_WHY_BYTES])
 {
     const cJSON *list = json_get(request, "models");
+    enum wish wish = wish_of(list);
     const cJSON *item;
 
-    if (is_absent(list))
+    if (wish != WISH_NONE)
+        out->model_count = 0;
+    if (wish != WISH_VALUE)
         return 0;
     if (!cJSON_IsArray(list))
         return invalid(why, "models: must be an array of model names");
@@ -142,8 +159,11 @@ static int decode_models(const cJSON *request, const struct config *config, stru
 static int decode_expiry(const cJSON *request, struct key_record *out, char why[KEY_WHY_BYTES])
 {
     const cJSON *item = json_get(request, "expires_at");
+    enum wish wish = wish_of(item);
 
-    if (is_absent(item))
+    if (wish == WISH_RESET)
+        out->expires_at_ms = 0;
+    if (wish != WISH_VALUE)
         return 0;
     if (!cJSON_IsString(item) || clock_parse(item->valuestring, &out->expires_at_ms) < 0 ||
         out->expires_at_ms <= 0)
@@ -160,30 +180,117 @@ static int limit_index(const char *name)
     return -1;
 }
 
+static int spending_index(const char *name)
+{
+    if (strncmp(name, SPEND_PREFIX, strlen(SPEND_PREFIX)) != 0)
+        return -1;
+    for (int i = 0; i < SPEND_PERIODS; i++) {
+        if (strcmp(SPEND_PERIOD_NAMES[i], name + strlen(SPEND_PREFIX)) == 0)
+            return i;
+    }
+    return -1;
+}
+
+int key_credits_decode(const cJSON *item, int64_t *nano)
+{
+    int rc = cJSON_IsString(item) ? money_parse(item->valuestring, nano) : -EINVAL;
+
+    if (rc == 0 && (*nano > ACCOUNT_MAX_NANO || *nano < -ACCOUNT_MAX_NANO))
+        rc = -ERANGE;
+    return rc;
+}
+
+static int decode_limit(const cJSON *item, struct key_record *out, int i, char why[KEY_WHY_BYTES])
+{
+    int64_t value = KEY_LIMIT_UNSET;
+
+    if (!cJSON_IsNull(item) && (!json_is_integer(item, &value) || value < 0 || value > UINT32_MAX))
+        return invalid(why, "limits.%s: must be a whole number from 0 to %u", item->string,
+                       UINT32_MAX);
+    out->limits[i] = value;
+    return 0;
+}
+
+static int decode_spending(const cJSON *item, struct key_record *out, int i,
+                           char why[KEY_WHY_BYTES])
+{
+    int64_t value_nano = ACCOUNT_UNLIMITED;
+
+    if (!cJSON_IsNull(item) && (key_credits_decode(item, &value_nano) < 0 || value_nano <= 0))
+        return invalid(why,
+                       "limits.%s: must be credits as text like \"12.5\", above 0 and at most %lld",
+                       item->string, (long long)(ACCOUNT_MAX_NANO / NANO_PER_CREDIT));
+    out->spending_nano[i] = value_nano;
+    return 0;
+}
+
+static void reset_limits(struct key_record *r)
+{
+    for (size_t i = 0; i < KEY_LIMIT_COUNT; i++)
+        r->limits[i] = KEY_LIMIT_UNSET;
+    for (size_t i = 0; i < SPEND_PERIODS; i++)
+        r->spending_nano[i] = ACCOUNT_UNLIMITED;
+}
+
 static int decode_limits(const cJSON *request, struct key_record *out, char why[KEY_WHY_BYTES])
 {
     const cJSON *limits = json_get(request, "limits");
+    enum wish wish = wish_of(limits);
     const cJSON *item;
 
-    if (is_absent(limits))
+    if (wish == WISH_RESET)
+        reset_limits(out);
+    if (wish != WISH_VALUE)
         return 0;
     if (!cJSON_IsObject(limits))
         return invalid(why, "limits: must be an object");
     cJSON_ArrayForEach(item, limits)
     {
         int i = limit_index(item->string);
-        int64_t value;
+        int p = spending_index(item->string);
+        int rc = i >= 0   ? decode_limit(item, out, i, why)
+                 : p >= 0 ? decode_spending(item, out, p, why)
+                          : invalid(why, "limits.%.32s: there is no such limit", item->string);
 
-        if (i < 0)
-            return invalid(why, "limits.%.32s: there is no such limit", item->string);
-        if (cJSON_IsNull(item))
-            continue;
-        if (!json_is_integer(item, &value) || value < 0 || value > UINT32_MAX)
-            return invalid(why, "limits.%s: must be a whole number from 0 to %u", item->string,
-                           UINT32_MAX);
-        out->limits[i] = value;
+        if (rc < 0)
+            return rc;
     }
     return 0;
+}
+
+static int decode_credits(const cJSON *request, struct key_record *out, char why[KEY_WHY_BYTES])
+{
+    const cJSON *item = json_get(request, "credits");
+
+    if (wish_of(item) != WISH_VALUE)
+        return 0;
+    if (key_credits_decode(item, &out->balance_nano) < 0 || out->balance_nano < 0)
+        return invalid(why, "credits: must be credits as text like \"12.5\", from 0 to %lld",
+                       (long long)(ACCOUNT_MAX_NANO / NANO_PER_CREDIT));
+    return 0;
+}
+
+void key_record_init(struct key_record *r)
+{
+    memset(r, 0, sizeof(*r));
+    r->balance_nano = ACCOUNT_UNLIMITED;
+    reset_limits(r);
+}
+
+int key_record_apply(const cJSON *request, const struct config *config, struct key_record *r,
+                     char why[KEY_WHY_BYTES])
+{
+    int rc = decode_name(request, r, why);
+
+    if (rc == 0)
+        rc = decode_tier(request, config, r, why);
+    if (rc == 0)
+        rc = decode_models(request, config, r, why);
+    if (rc == 0)
+        rc = decode_expiry(request, r, why);
+    if (rc == 0)
+        rc = decode_limits(request, r, why);
+    return rc;
 }
 
 int key_record_decode(const cJSON *request, const struct config *config, struct key_record *out,
@@ -191,19 +298,18 @@ int key_record_decode(const cJSON *request, const struct config *config, struct 
 {
     int rc;
 
-    memset(out, 0, sizeof(*out));
-    for (size_t i = 0; i < KEY_LIMIT_COUNT; i++)
-        out->limits[i] = KEY_LIMIT_UNSET;
-    rc = decode_name(request, out, why);
-    if (rc == 0)
-        rc = decode_tier(request, config, out, why);
-    if (rc == 0)
-        rc = decode_models(request, config, out, why);
-    if (rc == 0)
-        rc = decode_expiry(request, out, why);
-    if (rc == 0)
-        rc = decode_limits(request, out, why);
-    return rc;
+    key_record_init(out);
+    rc = key_record_apply(request, config, out, why);
+    return rc < 0 ? rc : decode_credits(request, out, why);
+}
+
+bool key_record_is_limited(const struct key_record *r)
+{
+    bool is_limited = r->balance_nano != ACCOUNT_UNLIMITED;
+
+    for (size_t i = 0; i < SPEND_PERIODS; i++)
+        is_limited = is_limited || r->spending_nano[i] != ACCOUNT_UNLIMITED;
+    return is_limited;
 }
 
 static const char *state_name(const struct key_record *r, int64_t now_at_ms)
@@ -245,6 +351,33 @@ int key_models_decode(const char *json, struct key_record *r)
     return rc;
 }
 
+void key_credits_encode(struct buf *out, const char *name, int64_t nano)
+{
+    char text[MONEY_TEXT_BYTES];
+
+    if (nano != ACCOUNT_UNLIMITED)
+        money_format(nano, text);
+    json_put_field_text(out, name, nano != ACCOUNT_UNLIMITED ? text : NULL);
+}
+
+static void put_limits(struct buf *out, const struct key_record *r)
+{
+    json_put_key(out, "limits");
+    buf_byte(out, '{');
+    for (size_t i = 0; i < KEY_LIMIT_COUNT; i++) {
+        if (r->limits[i] != KEY_LIMIT_UNSET)
+            json_put_field_i64(out, KEY_LIMIT_NAMES[i], r->limits[i]);
+    }
+    for (size_t i = 0; i < SPEND_PERIODS; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), SPEND_PREFIX "%s", SPEND_PERIOD_NAMES[i]);
+        if (r->spending_nano[i] != ACCOUNT_UNLIMITED)
+            key_credits_encode(out, name, r->spending_nano[i]);
+    }
+    buf_byte(out, '}');
+}
+
 void key_record_encode(const struct key_record *r, const char *text, int64_t now_at_ms,
                        struct buf *out)
 {
@@ -267,14 +400,8 @@ void key_record_encode(const struct key_record *r, const char *text, int64_t now
     json_put_key(out, "models");
     key_models_encode(r, out);
     json_put_field_text(out, "tier", r->tier[0] != '\0' ? r->tier : NULL);
-    json_put_key(out, "limits");
-    buf_byte(out, '{');
-    for (size_t i = 0; i < KEY_LIMIT_COUNT; i++) {
-        if (r->limits[i] != KEY_LIMIT_UNSET)
-            json_put_field_i64(out, KEY_LIMIT_NAMES[i], r->limits[i]);
-    }
-    buf_byte(out, '}');
-    json_put_field_text(out, "balance", NULL);
+    put_limits(out, r);
+    key_credits_encode(out, "balance", r->balance_nano);
     buf_byte(out, '}');
 }
 

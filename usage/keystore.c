@@ -6,27 +6,54 @@
 
 #include "common/log.h"
 #include "common/secret.h"
+#include "usage/credits.h"
+#include "usage/key_rows.h"
 
 #define HASH_TEXT_BYTES (2 * DIGEST_BYTES + 1)
 #define CHECK_TEXT "xrouter key check"
 #define ID_RANDOM_BITS 22
 #define ID_ATTEMPTS 4
 
-#define COLUMNS                                                                                \
-    "id, key_hash, name, created_at, expires_at, last_used_at, revoked_at, tier, models, rpm," \
-    " rpd, tpm, tpd, parallel"
-enum column {
-    COL_ID,
-    COL_HASH,
-    COL_NAME,
-    COL_CREATED,
-    COL_EXPIRES,
-    COL_LAST_USED,
-    COL_REVOKED,
-    COL_TIER,
-    COL_MODELS,
-    COL_LIMITS
-};
+/* ---- the key table ---- */
+
+/* A revoked key without one needs none. */
+static int open_account(const struct keystore *ks, const struct key_record *r, uint32_t *account)
+{
+    *account = 0;
+    if (ks->accounts == NULL)
+        return 0;
+    if (r->revoked_at_ms != 0) {
+        (void)accounts_find(ks->accounts, r->id, account);
+        return 0;
+    }
+    return accounts_open(ks->accounts, r->id, account) < 0 ? -EUSERS : 0;
+}
+
+/* Before the key can be found with its new limits. */
+static void mark(const struct keystore *ks, const struct key_record *r)
+{
+    uint32_t account;
+
+    if (ks->accounts != NULL && accounts_find(ks->accounts, r->id, &account) == 0)
+        account_mark_all(ks->accounts, account);
+}
+
+static int publish(const struct keystore *ks, const uint8_t digest[DIGEST_BYTES],
+                   const struct key_record *r)
+{
+    struct key key;
+    int rc;
+
+    if (!key_record_resolve(r, ks->config, &key) && !key.revoked)
+        log_event(LOG_WARN, "key_tier_unknown", "",
+                  "key_%016llx is of tier \"%s\", which the config does not have: only its own "
+                  "limits count",
+                  (unsigned long long)r->id, r->tier);
+    rc = open_account(ks, r, &key.account);
+    if (rc < 0)
+        return rc;
+    return keytable_put(ks->table, digest, &key) < 0 ? -EUSERS : 0;
+}
 
 static int prepare(const struct keystore *ks, const char *sql, sqlite3_stmt **out)
 {
@@ -34,92 +61,6 @@ static int prepare(const struct keystore *ks, const char *sql, sqlite3_stmt **ou
 
     *out = NULL;
     return db != NULL ? database_prepare(db, sql, out) : -EIO;
-}
-
-/* ---- rows ---- */
-
-static int copy_text(sqlite3_stmt *stmt, int column, char *out, size_t size)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-    size_t len = text != NULL ? strlen(text) : 0;
-
-    if (len >= size)
-        return -EBADMSG;
-    if (len > 0)
-        memcpy(out, text, len);
-    out[len] = '\0';
-    return 0;
-}
-
-static int read_row(sqlite3_stmt *stmt, struct key_record *out, uint8_t digest[DIGEST_BYTES])
-{
-    const char *id = (const char *)sqlite3_column_text(stmt, COL_ID);
-    const char *hash = (const char *)sqlite3_column_text(stmt, COL_HASH);
-    const char *models = (const char *)sqlite3_column_text(stmt, COL_MODELS);
-
-    memset(out, 0, sizeof(*out));
-    if (id == NULL || hash == NULL || models == NULL)
-        return -ENOMEM; /* columns that are NOT NULL */
-    if (key_id_parse(id, &out->id) < 0 || strlen(hash) != HASH_TEXT_BYTES - 1 ||
-        hex_decode(hash, HASH_TEXT_BYTES - 1, digest) < 0 || key_models_decode(models, out) < 0 ||
-        copy_text(stmt, COL_NAME, out->name, sizeof(out->name)) < 0 ||
-        copy_text(stmt, COL_TIER, out->tier, sizeof(out->tier)) < 0)
-        return -EBADMSG;
-    out->created_at_ms = sqlite3_column_int64(stmt, COL_CREATED);
-    out->expires_at_ms = sqlite3_column_int64(stmt, COL_EXPIRES);
-    out->last_used_at_ms = sqlite3_column_int64(stmt, COL_LAST_USED);
-    out->revoked_at_ms = sqlite3_column_int64(stmt, COL_REVOKED);
-    for (int i = 0; i < KEY_LIMIT_COUNT; i++) {
-        bool is_set = sqlite3_column_type(stmt, COL_LIMITS + i) != SQLITE_NULL;
-        int64_t value = sqlite3_column_int64(stmt, COL_LIMITS + i);
-
-        if (value < 0 || value > UINT32_MAX)
-            return -EBADMSG;
-        out->limits[i] = is_set ? value : KEY_LIMIT_UNSET;
-    }
-    return 0;
-}
-
-static int find(const struct keystore *ks, const char *name_or_id, struct key_record *out,
-                uint8_t digest[DIGEST_BYTES])
-{
-    sqlite3_stmt *stmt;
-    char id_text[KEY_ID_TEXT_BYTES];
-    uint64_t id;
-    bool by_id = key_id_parse(name_or_id, &id) == 0;
-    int rc =
-        prepare(ks,
-                by_id ? "SELECT " COLUMNS " FROM api_keys WHERE id = ?1"
-                      : "SELECT " COLUMNS " FROM api_keys WHERE name = ?1 AND revoked_at IS NULL",
-                &stmt);
-
-    if (rc < 0)
-        return rc;
-    if (by_id)
-        key_id_format(id, id_text);
-    sqlite3_bind_text(stmt, 1, by_id ? id_text : name_or_id, -1, SQLITE_STATIC);
-    rc = sqlite3_step(stmt);
-    if (rc == SQLITE_ROW)
-        rc = read_row(stmt, out, digest);
-    else
-        rc = rc == SQLITE_DONE ? -ENOENT : database_errno(rc);
-    sqlite3_finalize(stmt);
-    return rc;
-}
-
-/* ---- the key table ---- */
-
-static int publish(const struct keystore *ks, const uint8_t digest[DIGEST_BYTES],
-                   const struct key_record *r)
-{
-    struct key key;
-
-    if (!key_record_resolve(r, ks->config, &key) && !key.revoked)
-        log_event(LOG_WARN, "key_tier_unknown", "",
-                  "key_%016llx is of tier \"%s\", which the config does not have: only its own "
-                  "limits count",
-                  (unsigned long long)r->id, r->tier);
-    return keytable_put(ks->table, digest, &key) < 0 ? -EUSERS : 0;
 }
 
 int keystore_check_secret(const struct keystore *ks, char why[KEY_WHY_BYTES])
@@ -160,54 +101,31 @@ int keystore_check_secret(const struct keystore *ks, char why[KEY_WHY_BYTES])
     return rc;
 }
 
-/* Runs visit on up to max rows with ids above *after; returns how many or the first error. */
-static int each_row(const struct keystore *ks, uint64_t *after, size_t max,
-                    int (*visit)(void *arg, const struct key_record *r,
-                                 const uint8_t digest[DIGEST_BYTES]),
-                    void *arg)
-{
-    sqlite3_stmt *stmt;
-    char after_text[KEY_ID_TEXT_BYTES];
-    int count = 0;
-    int rc =
-        prepare(ks, "SELECT " COLUMNS " FROM api_keys WHERE id > ?1 ORDER BY id LIMIT ?2", &stmt);
-
-    if (rc < 0)
-        return rc;
-    key_id_format(*after, after_text);
-    sqlite3_bind_text(stmt, 1, after_text, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(stmt, 2, (int64_t)max);
-    for (;;) {
-        struct key_record record;
-        uint8_t digest[DIGEST_BYTES];
-
-        rc = sqlite3_step(stmt);
-        if (rc != SQLITE_ROW) {
-            rc = database_errno(rc);
-            break;
-        }
-        rc = read_row(stmt, &record, digest);
-        if (rc == 0)
-            rc = visit(arg, &record, digest);
-        if (rc < 0)
-            break;
-        *after = record.id;
-        count++;
-    }
-    sqlite3_finalize(stmt);
-    return rc < 0 ? rc : count;
-}
-
 static int load_row(void *arg, const struct key_record *r, const uint8_t digest[DIGEST_BYTES])
 {
     return publish(arg, digest, r);
 }
 
-int keystore_load(const struct keystore *ks, uint64_t *after, size_t max)
+static int start_row(void *arg, const struct key_record *r, const uint8_t digest[DIGEST_BYTES])
+{
+    const struct keystore *ks = arg;
+    uint32_t account;
+    int rc = open_account(ks, r, &account);
+
+    if (rc < 0)
+        return rc;
+    /* A limit that went may still stand in the words. */
+    if (ks->accounts != NULL && accounts_find(ks->accounts, r->id, &account) == 0 &&
+        (key_record_is_limited(r) || account_is_limited(ks->accounts, account)))
+        account_mark_all(ks->accounts, account);
+    return publish(ks, digest, r);
+}
+
+int keystore_load(const struct keystore *ks, uint64_t *after, size_t max, bool is_start)
 {
     struct keystore copy = *ks;
 
-    return each_row(ks, after, max, load_row, &copy);
+    return key_row_each(ks->ledger, after, max, is_start ? start_row : load_row, &copy);
 }
 
 /* ---- making one ---- */
@@ -222,58 +140,17 @@ static int make_id(int64_t now_at_ms, uint64_t *id)
     return rc;
 }
 
-static int insert_row(const struct keystore *ks, const struct key_record *r, const char *hash)
+static int insert_with_new_id(const struct keystore *ks, struct key_record *r,
+                              const uint8_t digest[DIGEST_BYTES])
 {
-    sqlite3_stmt *stmt;
-    char id[KEY_ID_TEXT_BYTES];
-    struct buf models;
-    int rc = prepare(ks,
-                     "INSERT INTO api_keys (id, key_hash, name, created_at, expires_at, tier,"
-                     " models, rpm, rpd, tpm, tpd, parallel)"
-                     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
-                     " ON CONFLICT (id) DO NOTHING",
-                     &stmt);
+    int rc = -EAGAIN;
 
-    if (rc < 0)
-        return rc;
-    buf_init(&models, (size_t)KEY_MODELS_MAX * USAGE_NAME_BYTES * 6 + 64);
-    key_models_encode(r, &models);
-    key_id_format(r->id, id);
-    sqlite3_bind_text(stmt, 1, id, -1, SQLITE_STATIC);
-    sqlite3_bind_text(stmt, 2, hash, -1, SQLITE_STATIC);
-    if (r->name[0] != '\0')
-        sqlite3_bind_text(stmt, 3, r->name, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(stmt, 4, r->created_at_ms);
-    if (r->expires_at_ms != 0)
-        sqlite3_bind_int64(stmt, 5, r->expires_at_ms);
-    if (r->tier[0] != '\0')
-        sqlite3_bind_text(stmt, 6, r->tier, -1, SQLITE_STATIC);
-    sqlite3_bind_text(stmt, 7, models.data, (int)models.len, SQLITE_STATIC);
-    for (int i = 0; i < KEY_LIMIT_COUNT; i++) {
-        if (r->limits[i] != KEY_LIMIT_UNSET)
-            sqlite3_bind_int64(stmt, 8 + i, r->limits[i]);
-    }
-    rc = models.err != 0 ? models.err : database_step(stmt);
-    sqlite3_finalize(stmt);
-    buf_clear(&models);
-    return rc;
-}
-
-static int insert_with_new_id(const struct keystore *ks, struct key_record *r, const char *hash)
-{
-    for (int i = 0; i < ID_ATTEMPTS; i++) {
-        int rc = make_id(r->created_at_ms, &r->id);
-
+    for (int i = 0; i < ID_ATTEMPTS && rc == -EAGAIN; i++) {
+        rc = make_id(r->created_at_ms, &r->id);
         if (rc == 0)
-            rc = insert_row(ks, r, hash);
-        if (rc == -EINVAL) /* the name is all that can still be in the way */
-            return -EEXIST;
-        if (rc < 0)
-            return rc;
-        if (sqlite3_changes(ledger_db(ks->ledger)) == 1)
-            return 0;
+            rc = key_row_insert(ks->ledger, r, digest);
     }
-    return -EAGAIN; /* four equal ids out of four million: the random numbers are none */
+    return rc; /* -EAGAIN: four equal ids out of four million: the random numbers are none */
 }
 
 /* Takes the entry before the row is durable, so that a full table needs no undoing; until then the
@@ -294,17 +171,33 @@ static void give_entry_up(const struct keystore *ks, const uint8_t digest[DIGEST
     (void)keytable_put(ks->table, digest, &key); /* replacing needs no room */
 }
 
+static int open_balance(const struct keystore *ks, const struct key_record *r)
+{
+    struct credit_entry opening = {
+        .key_id = r->id,
+        .kind = CREDIT_ADD,
+        .amount_nano = r->balance_nano,
+        .balance_nano = r->balance_nano,
+        .created_at_ms = r->created_at_ms,
+    };
+
+    return r->balance_nano != ACCOUNT_UNLIMITED ? credit_entry_insert(ks->ledger, &opening) : 0;
+}
+
 static int create(const struct keystore *ks, struct key_record *r,
                   const uint8_t digest[DIGEST_BYTES])
 {
     sqlite3 *db = ledger_db(ks->ledger);
-    char hash[HASH_TEXT_BYTES];
+    uint32_t account;
     int rc = db != NULL ? database_exec(db, "BEGIN IMMEDIATE") : -EIO;
 
     if (rc < 0)
         return rc;
-    hex_encode(digest, DIGEST_BYTES, hash);
-    rc = insert_with_new_id(ks, r, hash);
+    rc = insert_with_new_id(ks, r, digest);
+    if (rc == 0)
+        rc = open_balance(ks, r);
+    if (rc == 0)
+        rc = open_account(ks, r, &account);
     if (rc == 0)
         rc = reserve_entry(ks, digest, r);
     if (rc == 0) {
@@ -312,9 +205,13 @@ static int create(const struct keystore *ks, struct key_record *r,
         if (rc < 0)
             give_entry_up(ks, digest, r);
     }
-    if (rc < 0)
+    if (rc < 0) {
         database_rollback(db);
-    return rc == 0 ? publish(ks, digest, r) : rc;
+        return rc;
+    }
+    if (key_record_is_limited(r))
+        mark(ks, r);
+    return publish(ks, digest, r);
 }
 
 int keystore_create(const struct keystore *ks, int64_t now_at_ms, struct key_record *record,
@@ -333,28 +230,66 @@ int keystore_create(const struct keystore *ks, int64_t now_at_ms, struct key_rec
     return rc;
 }
 
-/* ---- the rest ---- */
+/* ---- changing one ---- */
 
-int keystore_find(const struct keystore *ks, const char *name_or_id, struct key_record *out)
+static int find_active(const struct keystore *ks, const char *name_or_id, struct key_record *out,
+                       uint8_t digest[DIGEST_BYTES])
 {
-    uint8_t digest[DIGEST_BYTES];
+    int rc = key_row_find(ks->ledger, name_or_id, out, digest);
 
-    return find(ks, name_or_id, out, digest);
+    return rc == 0 && out->revoked_at_ms != 0 ? -EKEYREVOKED : rc;
 }
 
-static int update_revoked(const struct keystore *ks, const struct key_record *r)
+int keystore_update(const struct keystore *ks, const struct key_record *record)
 {
-    sqlite3_stmt *stmt;
+    struct key_record before;
+    uint8_t digest[DIGEST_BYTES];
     char id[KEY_ID_TEXT_BYTES];
-    int rc = prepare(ks, "UPDATE api_keys SET revoked_at = ?2 WHERE id = ?1", &stmt);
+    int rc;
+
+    key_id_format(record->id, id);
+    rc = find_active(ks, id, &before, digest);
+    if (rc == 0)
+        rc = key_row_update(ks->ledger, record); /* its own transaction */
+    if (rc < 0)
+        return rc;
+    if (memcmp(before.spending_nano, record->spending_nano, sizeof(before.spending_nano)) != 0)
+        mark(ks, record);
+    return publish(ks, digest, record);
+}
+
+/* The old text must be dead in the table before the new one is durable: a writer that dies between
+ * the two leaves the rest to its successor, who puts only what the database has. */
+static int replace_digest(const struct keystore *ks, const struct key_record *r,
+                          const uint8_t old[DIGEST_BYTES], const uint8_t new[DIGEST_BYTES])
+{
+    int rc = reserve_entry(ks, new, r);
 
     if (rc < 0)
         return rc;
-    key_id_format(r->id, id);
-    sqlite3_bind_text(stmt, 1, id, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(stmt, 2, r->revoked_at_ms);
-    rc = database_step(stmt); /* its own transaction */
-    sqlite3_finalize(stmt);
+    give_entry_up(ks, old, r);
+    rc = key_row_set_digest(ks->ledger, r->id, new); /* its own transaction */
+    if (rc == 0)
+        return publish(ks, new, r);
+    give_entry_up(ks, new, r);
+    (void)publish(ks, old, r); /* its entry and account are there */
+    return rc;
+}
+
+int keystore_rotate(const struct keystore *ks, const char *name_or_id, struct key_record *out,
+                    char text[KEY_TEXT_BYTES])
+{
+    uint8_t old[DIGEST_BYTES], new[DIGEST_BYTES];
+    int rc = find_active(ks, name_or_id, out, old);
+
+    if (rc == 0)
+        rc = key_text_make(text);
+    if (rc == 0)
+        rc = keytable_digest(ks->table, text, KEY_TEXT_LEN, new);
+    if (rc == 0)
+        rc = replace_digest(ks, out, old, new);
+    if (rc < 0)
+        explicit_bzero(text, KEY_TEXT_BYTES);
     return rc;
 }
 
@@ -362,7 +297,7 @@ int keystore_revoke(const struct keystore *ks, const char *name_or_id, int64_t n
                     struct key_record *out)
 {
     uint8_t digest[DIGEST_BYTES];
-    int rc = find(ks, name_or_id, out, digest);
+    int rc = key_row_find(ks->ledger, name_or_id, out, digest);
     int put;
 
     if (rc < 0)
@@ -375,7 +310,7 @@ int keystore_revoke(const struct keystore *ks, const char *name_or_id, int64_t n
     put = publish(ks, digest, out);
     if (put < 0)
         return put;
-    rc = update_revoked(ks, out);
+    rc = key_row_set_revoked(ks->ledger, out->id, now_at_ms); /* its own transaction */
     if (rc < 0) {
         out->revoked_at_ms = 0;
         put = publish(ks, digest, out);
@@ -383,6 +318,15 @@ int keystore_revoke(const struct keystore *ks, const char *name_or_id, int64_t n
             return put;
     }
     return rc;
+}
+
+/* ---- reading ---- */
+
+int keystore_find(const struct keystore *ks, const char *name_or_id, struct key_record *out)
+{
+    uint8_t digest[DIGEST_BYTES];
+
+    return key_row_find(ks->ledger, name_or_id, out, digest);
 }
 
 struct list {
@@ -407,24 +351,10 @@ int keystore_list(const struct keystore *ks, uint64_t *after, size_t max, int64_
 {
     struct list list = {.out = out, .now_at_ms = now_at_ms};
 
-    return each_row(ks, after, max, list_row, &list);
+    return key_row_each(ks->ledger, after, max, list_row, &list);
 }
 
 int keystore_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES])
 {
-    struct keystore ks = {.ledger = ledger};
-    sqlite3_stmt *stmt;
-    int rc = prepare(&ks, "SELECT name FROM api_keys WHERE id = ?1", &stmt);
-
-    out[0] = '\0';
-    if (rc < 0)
-        return rc;
-    sqlite3_bind_text(stmt, 1, id_text, -1, SQLITE_STATIC);
-    rc = sqlite3_step(stmt);
-    if (rc == SQLITE_ROW)
-        rc = copy_text(stmt, 0, out, KEY_NAME_BYTES);
-    else
-        rc = database_errno(rc);
-    sqlite3_finalize(stmt);
-    return rc;
+    return key_row_name(ledger, id_text, out);
 }

@@ -23,6 +23,7 @@
 struct key {
     uint64_t id;
     int64_t expires_at_ms; /* 0 = never */
+    uint32_t account;      /* usage/accounts.h */
     bool revoked;
     uint8_t model_count;                   /* 0 = all models */
     uint64_t models[KEY_MODELS_MAX];       /* keytable_model_hash() of the public ids it may use */

@@ -6,13 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/error.h"
+#include "usage/ledger_link.h"
 #include "usage/keytable.h"
 
 #define HOUR_MS INT64_C(3600000)
+#define DAY_MS (24 * HOUR_MS)
 #define ROLLUP_BUCKETS (2 * LEDGER_BATCH_MAX) /* a power of two, never more than half full */
 
-/* One row of usage_hourly in the making. */
+/* One row of usage_hourly in the making; usage_daily takes it too. */
 struct rollup {
     int64_t hour_at_ms;
     uint64_t key_id;
@@ -32,10 +35,27 @@ enum statement {
     ST_DELETE_USAGE,
     ST_DELETE_ATTEMPTS,
     ST_INSERT_ATTEMPT,
+    ST_REMEMBER,
     ST_ADD_HOURLY,
-    ST_TOUCH_KEY,
+    ST_ADD_DAILY,
+    ST_CHARGE_KEY,
+    ST_ADD_CREDIT,
     ST_COUNT
 };
+
+/* A sum of costs ends at the largest number: one more would be a REAL, which a STRICT table
+ * refuses, and the batch with it for good. */
+#define ADD_SUMS(table, period)                                                             \
+    "INSERT INTO " table " (" period ", api_key_id, model, requests, errors, tokens_input," \
+    " tokens_cached, tokens_output, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"      \
+    " ON CONFLICT (" period ", api_key_id, model) DO UPDATE SET"                            \
+    " requests = requests + excluded.requests, errors = errors + excluded.errors,"          \
+    " tokens_input = tokens_input + excluded.tokens_input,"                                 \
+    " tokens_cached = tokens_cached + excluded.tokens_cached,"                              \
+    " tokens_output = tokens_output + excluded.tokens_output,"                              \
+    " cost = min(cost, 9223372036854775807 - excluded.cost) + excluded.cost"
+/* A batch costs 1024 * 10^6 credits at most: below this a subtraction still fits. */
+#define BALANCE_MIN "-4000000000000000000" /* -ACCOUNT_MAX_NANO */
 
 static const char *const STATEMENTS[ST_COUNT] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
@@ -56,23 +76,28 @@ static const char *const STATEMENTS[ST_COUNT] = {
         "INSERT INTO usage_attempts (usage_id, number, provider, model, status, error, started_at,"
         " duration_ms, tokens_input, tokens_cached, tokens_output)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    [ST_ADD_HOURLY] =
-        "INSERT INTO usage_hourly (hour, api_key_id, model, requests, errors, tokens_input,"
-        " tokens_cached, tokens_output, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
-        " ON CONFLICT (hour, api_key_id, model) DO UPDATE SET"
-        " requests = requests + excluded.requests, errors = errors + excluded.errors,"
-        " tokens_input = tokens_input + excluded.tokens_input,"
-        " tokens_cached = tokens_cached + excluded.tokens_cached,"
-        " tokens_output = tokens_output + excluded.tokens_output, cost = cost + excluded.cost",
-    [ST_TOUCH_KEY] = "UPDATE api_keys SET last_used_at = ?2"
-                     " WHERE id = ?1 AND coalesce(last_used_at, 0) < ?2",
+    /* A key whose time was over may be used anew; what arrives late does not replace what is newer.
+     */
+    [ST_REMEMBER] = "INSERT INTO idempotency (key_digest, request_digest, usage_id, created_at)"
+                    " VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key_digest) DO UPDATE SET"
+                    " request_digest = excluded.request_digest, usage_id = excluded.usage_id,"
+                    " created_at = excluded.created_at, status = NULL, content_type = NULL,"
+                    " answer = NULL WHERE excluded.usage_id > usage_id",
+    [ST_ADD_HOURLY] = ADD_SUMS("usage_hourly", "hour"),
+    [ST_ADD_DAILY] = ADD_SUMS("usage_daily", "day"),
+    [ST_CHARGE_KEY] = "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, 0), ?2),"
+                      " balance = max(balance - ?3, " BALANCE_MIN ")"
+                      " WHERE id = ?1 AND (coalesce(last_used_at, 0) < ?2 OR balance IS NOT NULL)"
+                      " RETURNING balance",
+    [ST_ADD_CREDIT] = "INSERT INTO credit_ledger (api_key_id, kind, amount, balance, requests,"
+                      " created_at) VALUES (?1, 'usage', ?2, ?3, ?4, ?5)",
 };
 
 struct ledger {
-    sqlite3 *db;
-    char *path;
+    struct ledger_link link;
     sqlite3_stmt *statements[ST_COUNT];
-    unsigned wal_pages;
+    ledger_event_fn on_remembered;
+    void *on_remembered_arg;
     char reason[160];
     size_t inserted; /* calls since ledger_begin() */
     size_t rollup_count;
@@ -80,53 +105,43 @@ struct ledger {
     struct rollup rollups[LEDGER_BATCH_MAX];
 };
 
-static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
+static void finalize(void *arg)
 {
     struct ledger *l = arg;
 
-    l->wal_pages = (unsigned)pages;
-    return SQLITE_OK;
-}
-
-static void disconnect(struct ledger *l)
-{
     for (size_t i = 0; i < ST_COUNT; i++) {
         sqlite3_finalize(l->statements[i]);
         l->statements[i] = NULL;
     }
-    database_close(l->db);
-    l->db = NULL;
 }
 
-static int connect_db(struct ledger *l, bool check, char why[DATABASE_WHY_BYTES])
+static int prepare(struct ledger *l)
 {
-    int rc = database_open(l->path, check, &l->db, why);
+    int rc = 0;
 
-    if (rc < 0)
-        return rc;
-    sqlite3_wal_hook(l->db, on_wal, l);
-    for (size_t i = 0; i < ST_COUNT && rc == 0; i++)
-        rc = database_prepare(l->db, STATEMENTS[i], &l->statements[i]);
-    if (rc < 0) {
-        snprintf(why, DATABASE_WHY_BYTES, "cannot be used: %s", sqlite3_errmsg(l->db));
-        disconnect(l);
+    for (size_t i = 0; i < ST_COUNT && rc == 0; i++) {
+        if (l->statements[i] == NULL) /* the connection may be the old one */
+            rc = database_prepare(l->link.db, STATEMENTS[i], &l->statements[i]);
     }
-    return rc;
+    return ledger_link_explain(&l->link, rc);
 }
 
 int ledger_open(const char *path, struct ledger **out, char why[DATABASE_WHY_BYTES])
 {
     struct ledger *l = calloc(1, sizeof(*l));
-    int rc = -ENOMEM;
+    int rc;
 
     *out = NULL;
     snprintf(why, DATABASE_WHY_BYTES, "out of memory");
     if (l == NULL)
-        return rc;
-    l->path = strdup(path);
-    if (l->path != NULL)
-        rc = connect_db(l, true, why);
+        return -ENOMEM;
+    l->link.on_close = finalize;
+    l->link.arg = l;
+    rc = ledger_link_open(&l->link, path);
+    if (rc == 0)
+        rc = prepare(l);
     if (rc < 0) {
+        memcpy(why, l->link.fault, DATABASE_WHY_BYTES);
         ledger_close(l);
         return rc;
     }
@@ -138,22 +153,33 @@ void ledger_close(struct ledger *l)
 {
     if (l == NULL)
         return;
-    disconnect(l);
-    free(l->path);
+    ledger_link_close(&l->link);
     free(l);
 }
 
 int ledger_reopen(struct ledger *l)
 {
-    char why[DATABASE_WHY_BYTES];
+    int reopened = ledger_link_reopen(&l->link);
+    int rc = reopened < 0 ? reopened : prepare(l);
 
-    disconnect(l);
-    return connect_db(l, false, why);
+    if (reopened >= 0 && rc < 0)
+        ledger_link_drop(&l->link);
+    return rc < 0 ? rc : reopened;
+}
+
+int ledger_look(struct ledger *l)
+{
+    return ledger_link_look(&l->link);
+}
+
+const char *ledger_fault(const struct ledger *l)
+{
+    return l->link.fault;
 }
 
 sqlite3 *ledger_db(struct ledger *l)
 {
-    return l->db;
+    return l->link.is_lost ? NULL : l->link.db;
 }
 
 /* ---- the sums ---- */
@@ -207,13 +233,9 @@ static void rollup_add(struct rollup *r, const struct usage_event *e)
         r->last_used_at_ms = e->created_at_ms;
 }
 
-static int rollup_write(struct ledger *l, const struct rollup *r)
+static int add_sums(sqlite3_stmt *add, int64_t period_at_ms, const struct rollup *r)
 {
-    sqlite3_stmt *add = l->statements[ST_ADD_HOURLY];
-    sqlite3_stmt *touch = l->statements[ST_TOUCH_KEY];
-    int rc;
-
-    sqlite3_bind_int64(add, 1, r->hour_at_ms);
+    sqlite3_bind_int64(add, 1, period_at_ms);
     sqlite3_bind_text(add, 2, r->key_text, -1, SQLITE_STATIC);
     sqlite3_bind_text(add, 3, r->model, -1, SQLITE_STATIC);
     sqlite3_bind_int64(add, 4, r->requests);
@@ -222,12 +244,96 @@ static int rollup_write(struct ledger *l, const struct rollup *r)
     sqlite3_bind_int64(add, 7, r->tokens_cached);
     sqlite3_bind_int64(add, 8, r->tokens_output);
     sqlite3_bind_int64(add, 9, r->cost_nano);
-    rc = database_step(add);
+    return database_step(add);
+}
+
+static int rollup_write(struct ledger *l, const struct rollup *r)
+{
+    int rc = add_sums(l->statements[ST_ADD_HOURLY], r->hour_at_ms, r);
+
     if (rc < 0)
         return rc;
-    sqlite3_bind_text(touch, 1, r->key_text, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(touch, 2, r->last_used_at_ms);
-    return database_step(touch);
+    return add_sums(l->statements[ST_ADD_DAILY], r->hour_at_ms - r->hour_at_ms % DAY_MS, r);
+}
+
+/* ---- the keys ---- */
+
+/* Of one key over the whole batch. */
+struct charge {
+    const char *key_text;
+    int64_t requests;
+    int64_t cost_nano;
+    int64_t last_used_at_ms;
+};
+
+static int add_credit(struct ledger *l, const struct charge *c, int64_t balance_nano)
+{
+    sqlite3_stmt *st = l->statements[ST_ADD_CREDIT];
+
+    sqlite3_bind_text(st, 1, c->key_text, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 2, -c->cost_nano);
+    sqlite3_bind_int64(st, 3, balance_nano);
+    sqlite3_bind_int64(st, 4, c->requests);
+    sqlite3_bind_int64(st, 5, clock_now_at_ms());
+    return database_step(st);
+}
+
+static int charge_key(struct ledger *l, const struct charge *c)
+{
+    sqlite3_stmt *st = l->statements[ST_CHARGE_KEY];
+    bool is_prepaid = false;
+    int64_t balance_nano = 0;
+    int rc;
+
+    sqlite3_bind_text(st, 1, c->key_text, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 2, c->last_used_at_ms);
+    sqlite3_bind_int64(st, 3, c->cost_nano);
+    rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW) {
+        is_prepaid = sqlite3_column_type(st, 0) != SQLITE_NULL;
+        balance_nano = sqlite3_column_int64(st, 0);
+        rc = sqlite3_step(st);
+    }
+    sqlite3_reset(st);
+    if (rc != SQLITE_DONE)
+        return database_errno(rc);
+    /* What cost nothing has changed nothing. */
+    return is_prepaid && c->cost_nano != 0 ? add_credit(l, c, balance_nano) : 0;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    uint64_t x = (*(const struct rollup *const *)a)->key_id;
+    uint64_t y = (*(const struct rollup *const *)b)->key_id;
+
+    return (x > y) - (x < y);
+}
+
+static int charge_keys(struct ledger *l)
+{
+    const struct rollup *by_key[LEDGER_BATCH_MAX];
+    struct charge charge;
+    size_t count = 0;
+    int rc = 0;
+
+    for (size_t i = 0; i < l->rollup_count; i++) {
+        if (l->rollups[i].requests > 0)
+            by_key[count++] = &l->rollups[i];
+    }
+    qsort(by_key, count, sizeof(by_key[0]), compare_keys);
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        const struct rollup *r = by_key[i];
+
+        if (i == 0 || by_key[i - 1]->key_id != r->key_id)
+            charge = (struct charge){.key_text = r->key_text};
+        charge.requests += r->requests;
+        charge.cost_nano += r->cost_nano;
+        if (r->last_used_at_ms > charge.last_used_at_ms)
+            charge.last_used_at_ms = r->last_used_at_ms;
+        if (i + 1 == count || by_key[i + 1]->key_id != r->key_id)
+            rc = charge_key(l, &charge);
+    }
+    return rc;
 }
 
 /* ---- the rows ---- */
@@ -292,6 +398,21 @@ static int insert_attempt(struct ledger *l, const struct usage_event *e, size_t 
     return database_step(st);
 }
 
+static int remember(struct ledger *l, const struct usage_event *e)
+{
+    sqlite3_stmt *st = l->statements[ST_REMEMBER];
+    int rc;
+
+    sqlite3_bind_blob(st, 1, e->idempotency_key, USAGE_DIGEST_BYTES, SQLITE_STATIC);
+    sqlite3_bind_blob(st, 2, e->request_digest, USAGE_DIGEST_BYTES, SQLITE_STATIC);
+    sqlite3_bind_blob(st, 3, e->id.bytes, USAGE_ID_BYTES, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 4, usage_event_ended_at_ms(e));
+    rc = database_step(st);
+    if (rc == 0 && l->on_remembered != NULL)
+        l->on_remembered(l->on_remembered_arg, e);
+    return rc;
+}
+
 /* Whether the row that is there says the same: the reaper may have written a variant of it. */
 static int compare_usage(struct ledger *l, const struct usage_event *e, const struct rollup *r)
 {
@@ -331,23 +452,35 @@ static int refuse(struct ledger *l, const struct usage_event *e, bool has_row)
 {
     int rc = 0;
 
-    snprintf(l->reason, sizeof(l->reason), "%s", sqlite3_errmsg(l->db));
+    snprintf(l->reason, sizeof(l->reason), "%s", sqlite3_errmsg(l->link.db));
     if (has_row)
         rc = delete_event(l, e);
     return rc < 0 ? rc : LEDGER_REFUSED;
 }
 
+void ledger_on_remembered(struct ledger *l, ledger_event_fn on_remembered, void *arg)
+{
+    l->on_remembered = on_remembered;
+    l->on_remembered_arg = arg;
+}
+
 int ledger_begin(struct ledger *l)
 {
-    if (l->db == NULL)
+    int rc;
+
+    if (l->link.db == NULL)
         return -EIO;
+    l->link.fault[0] = '\0';
+    rc = ledger_link_look(&l->link);
+    if (rc < 0)
+        return rc;
     l->inserted = 0;
     l->rollup_count = 0;
     memset(l->buckets, 0, sizeof(l->buckets));
-    return database_step(l->statements[ST_BEGIN]);
+    return ledger_link_explain(&l->link, database_step(l->statements[ST_BEGIN]));
 }
 
-int ledger_insert(struct ledger *l, const struct usage_event *event)
+static int insert_event(struct ledger *l, const struct usage_event *event)
 {
     struct rollup *r;
     int rc;
@@ -360,7 +493,7 @@ int ledger_insert(struct ledger *l, const struct usage_event *event)
         return refuse(l, event, false);
     if (rc < 0)
         return rc;
-    if (sqlite3_changes(l->db) == 0)
+    if (sqlite3_changes(l->link.db) == 0)
         return compare_usage(l, event, r);
     for (size_t i = 0; i < event->attempt_count; i++) {
         rc = insert_attempt(l, event, i);
@@ -369,8 +502,18 @@ int ledger_insert(struct ledger *l, const struct usage_event *event)
         if (rc < 0)
             return rc;
     }
+    if (usage_event_is_remembered(event)) {
+        rc = remember(l, event);
+        if (rc < 0)
+            return rc;
+    }
     rollup_add(r, event);
     return LEDGER_INSERTED;
+}
+
+int ledger_insert(struct ledger *l, const struct usage_event *event)
+{
+    return ledger_link_explain(&l->link, insert_event(l, event));
 }
 
 const char *ledger_reason(const struct ledger *l)
@@ -380,36 +523,38 @@ const char *ledger_reason(const struct ledger *l)
 
 int ledger_commit(struct ledger *l)
 {
-    for (size_t i = 0; i < l->rollup_count; i++) {
-        int rc = l->rollups[i].requests > 0 ? rollup_write(l, &l->rollups[i]) : 0;
+    int rc = 0;
 
-        if (rc < 0)
-            return rc;
+    for (size_t i = 0; i < l->rollup_count && rc == 0; i++) {
+        if (l->rollups[i].requests > 0)
+            rc = rollup_write(l, &l->rollups[i]);
     }
-    return database_step(l->statements[ST_COMMIT]);
+    if (rc == 0)
+        rc = charge_keys(l);
+    if (rc == 0)
+        rc = database_step(l->statements[ST_COMMIT]);
+    if (rc < 0)
+        return ledger_link_explain(&l->link, rc);
+    /* Into these files; if they were moved meanwhile it counts for nothing. */
+    return ledger_link_look(&l->link);
 }
 
 void ledger_rollback(struct ledger *l)
 {
-    database_rollback(l->db);
+    database_rollback(l->link.db);
 }
 
 unsigned ledger_wal_pages(const struct ledger *l)
 {
-    return l->wal_pages;
+    return l->link.log_pages;
+}
+
+uint64_t ledger_wal_bytes(const struct ledger *l)
+{
+    return l->link.file.log_bytes;
 }
 
 int ledger_checkpoint(struct ledger *l, bool truncate)
 {
-    int pages = 0, copied = 0;
-    int rc;
-
-    if (l->db == NULL)
-        return -EIO;
-    rc = sqlite3_wal_checkpoint_v2(
-        l->db, NULL, truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, &pages,
-        &copied);
-    if (rc == SQLITE_OK && pages == copied)
-        l->wal_pages = 0; /* the next commit starts the log anew */
-    return database_errno(rc);
+    return ledger_link_checkpoint(&l->link, truncate);
 }

@@ -1,8 +1,11 @@
-/* ledger.h - usage events become rows: usage and usage_attempts, the hourly sums, last_used_at.
+/* ledger.h - usage events become rows: usage and usage_attempts, the sums by hour and by day,
+ * last_used_at; of a prepaid key also the balance and one row of credit_ledger a batch.
  *
  * Between ledger_begin() and ledger_commit() at most LEDGER_BATCH_MAX events are inserted. An event
  * whose id is there already changes nothing: events arrive at least once, rows exist exactly once.
- * The sums are kept in memory during the batch and written once per (hour, key, model). */
+ * One with an Idempotency-Key is also written into the table idempotency (usage/answers.h).
+ * The sums are kept in memory during the batch and written once per (hour, key, model), what a key
+ * owes once per key. */
 #ifndef XROUTER_USAGE_LEDGER_H
 #define XROUTER_USAGE_LEDGER_H
 
@@ -17,15 +20,24 @@
 
 struct ledger; /* opaque: the connection and its prepared statements */
 
-/* Opens the database at path, made and migrated when needed. 0, or -errno as database_open() with
- * the reason in why. */
+/* Opens the database at path, made and migrated when needed; one that was there once and is
+ * missing, empty or has lost a part of its log is refused (usage/ledger_file.h). 0, or -errno as
+ * database_open() with the reason in why. */
 int ledger_open(const char *path, struct ledger **out, char why[DATABASE_WHY_BYTES]);
 void ledger_close(struct ledger *l); /* what was not committed is rolled back; NULL is fine */
-/* Closes the connection and opens it anew, after a failure that makes it doubtful. On failure the
- * ledger has no connection: call it again later. 0 or -errno. */
+/* Opens the connection anew, after a failure that makes it doubtful, and makes durable what may be
+ * half written; or waits for files that were moved away. 0, 1 (it is another database than before:
+ * what was read from it must be read again) or -errno with ledger_fault(): call it again later. */
 int ledger_reopen(struct ledger *l);
-/* For the other tables; NULL while there is no connection. Not inside a batch. */
+/* Whether the names still lead to the files that are open. 0 or -ESTALE: ledger_reopen(). */
+int ledger_look(struct ledger *l);
+/* For the other tables; NULL while there is no connection to the right file. Not inside a batch. */
 sqlite3 *ledger_db(struct ledger *l);
+
+/* Called for each inserted event that is remembered under its Idempotency-Key, before the commit.
+ */
+typedef void (*ledger_event_fn)(void *arg, const struct usage_event *event);
+void ledger_on_remembered(struct ledger *l, ledger_event_fn on_remembered, void *arg);
 
 enum ledger_result {
     LEDGER_INSERTED,
@@ -34,7 +46,8 @@ enum ledger_result {
     LEDGER_REFUSED    /* a constraint forbids it: ledger_reason() */
 };
 
-int ledger_begin(struct ledger *l); /* 0 or -errno as database_errno() */
+/* 0, -ESTALE (the files are gone: ledger_reopen()) or -errno as database_errno(). */
+int ledger_begin(struct ledger *l);
 /* An enum ledger_result, or -errno: the whole batch must be rolled back and tried again. */
 int ledger_insert(struct ledger *l, const struct usage_event *event);
 const char *ledger_reason(const struct ledger *l); /* of the last LEDGER_REFUSED */
@@ -42,9 +55,14 @@ const char *ledger_reason(const struct ledger *l); /* of the last LEDGER_REFUSED
  * again, the ids tell. */
 int ledger_commit(struct ledger *l);
 void ledger_rollback(struct ledger *l);
+/* What was wrong when a batch or ledger_reopen() failed last: a sentence for a person, "" if none.
+ */
+const char *ledger_fault(const struct ledger *l);
 
 /* Pages in the write-ahead log that the database does not have yet. */
 unsigned ledger_wal_pages(const struct ledger *l);
+/* The size of its file. */
+uint64_t ledger_wal_bytes(const struct ledger *l);
 /* Copies the log into the database, between batches: as far as readers allow, or (truncate) all of
  * it, leaving an empty file. 0 or -errno. */
 int ledger_checkpoint(struct ledger *l, bool truncate);

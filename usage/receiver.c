@@ -7,12 +7,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/container.h"
 #include "common/frame.h"
 #include "common/log.h"
 
 #define WATCHED (EPOLLIN | EPOLLRDHUP | EPOLLONESHOT)
 #define SPARE_CONNECTIONS 16 /* beside two for each slot: the old worker's and its successor's */
 #define COMPLAIN_EVERY_MS 1000
+#define ACCEPT_AGAIN_MS 100 /* without a free descriptor */
 
 struct sender_connection {
     struct event_source source;
@@ -24,6 +26,7 @@ struct sender_connection {
 
 struct receiver {
     struct event_source source;
+    struct timer accept_timer; /* set: the listener is not watched */
     struct receiver_setup setup;
     int fd;
     struct sender_connection *connections;
@@ -80,15 +83,11 @@ static int add_connection(struct receiver *r, int fd)
 static void on_connect(struct event_source *src, uint32_t events)
 {
     struct receiver *r = (struct receiver *)src;
+    int fd;
 
-    for (;;) {
-        int fd = accept4(r->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        int rc;
+    while ((fd = accept4(r->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) != -1) {
+        int rc = unix_peer_check(fd);
 
-        if (fd == -1)
-            return; /* EAGAIN, or a peer that left; a lasting failure comes back with the next event
-                     */
-        rc = unix_peer_check(fd);
         if (rc == 0)
             rc = add_connection(r, fd);
         if (rc < 0) {
@@ -96,6 +95,20 @@ static void on_connect(struct event_source *src, uint32_t events)
             close(fd);
         }
     }
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+        return;
+    /* Its peer stays in the queue and would be reported again in each turn. */
+    complain(r, strerror(errno));
+    if (loop_timer_set(r->setup.loop, &r->accept_timer, ACCEPT_AGAIN_MS) == 0)
+        (void)loop_modify(r->setup.loop, r->fd, 0, &r->source); /* failing costs turns, no peer */
+}
+
+static void on_accept_timer(struct timer *t)
+{
+    struct receiver *r = container_of(t, struct receiver, accept_timer);
+
+    if (loop_modify(r->setup.loop, r->fd, EPOLLIN, &r->source) < 0)
+        log_event(LOG_ERROR, "usage_socket_failed", "", "usage.sock cannot be watched any more");
 }
 
 int receiver_open(const struct receiver_setup *setup, struct receiver **out)
@@ -107,6 +120,7 @@ int receiver_open(const struct receiver_setup *setup, struct receiver **out)
     if (r == NULL)
         return -ENOMEM;
     r->source.on_event = on_connect;
+    r->accept_timer.on_timer = on_accept_timer;
     r->setup = *setup;
     r->ready_ms = -1;
     r->fd = unix_listen(setup->path, SOCK_SEQPACKET, 0600);
@@ -128,6 +142,7 @@ void receiver_stop(struct receiver *r)
 {
     if (r->fd == -1)
         return;
+    loop_timer_cancel(r->setup.loop, &r->accept_timer);
     loop_remove(r->setup.loop, r->fd, &r->source);
     close(r->fd);
     unlink(r->setup.path);
@@ -180,22 +195,94 @@ static const char *check_packet(const struct receiver *r, const struct outbox_pa
     return NULL;
 }
 
-/* 0, or -errno: the connection must end, and its sender starts again at the ring's tail. */
-static int take_packet(struct receiver *r, size_t len)
+static int refuse(struct receiver *r, const char *wrong)
+{
+    complain(r, wrong);
+    return -EPROTO;
+}
+
+static int take_records(struct receiver *r, size_t len)
 {
     struct outbox_packet p = {0};
     const char *wrong;
     int rc;
 
     memcpy(&p, r->packet, len < sizeof(p) ? len : sizeof(p));
-    wrong = len > sizeof(r->packet) ? "a packet that is too long" : check_packet(r, &p, len);
-    if (wrong != NULL) {
-        complain(r, wrong);
-        return -EPROTO;
-    }
+    wrong = check_packet(r, &p, len);
+    if (wrong != NULL)
+        return refuse(r, wrong);
     rc = group_add(r->setup.group, p.slot, p.next, r->packet + sizeof(p), len - sizeof(p));
     if (rc < 0)
         complain(r, strerror(-rc));
+    return rc;
+}
+
+static int take_answer(struct receiver *r, size_t len, int fd)
+{
+    struct answer_packet p;
+
+    if (r->setup.answers == NULL || len != sizeof(p))
+        return refuse(r, "not an answer");
+    memcpy(&p, r->packet, sizeof(p));
+    if (p.magic != ANSWER_PACKET_MAGIC || p.version != ANSWER_PACKET_VERSION)
+        return refuse(r, "an answer of another version");
+    if (memcmp(p.start_id, r->setup.start_id, SHM_START_ID_BYTES) != 0 ||
+        p.slot >= outbox_slot_count(r->setup.outbox))
+        return refuse(r, "an answer about other shared memory");
+    if (answers_take(r->setup.answers, &p, fd, loop_now_ms(r->setup.loop)) < 0)
+        return refuse(r, "an answer that is not sealed, or too long");
+    return 0;
+}
+
+/* The packet's own length, even if the buffer was too short for it; 0 at the end, -errno. *fd is
+ * the descriptor that came along, -1 = none; more than one is an error. */
+static ssize_t receive(struct sender_connection *c, int *fd)
+{
+    struct receiver *r = c->receiver;
+    union {
+        struct cmsghdr header; /* for its alignment */
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = r->packet, .iov_len = sizeof(r->packet)};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             /* Not CMSG_SPACE: a second descriptor would fit into its padding. */
+                             .msg_controllen = CMSG_LEN(sizeof(int))};
+    const struct cmsghdr *cmsg;
+    ssize_t n;
+
+    *fd = -1;
+    do {
+        n = recvmsg(c->fd, &message, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+    } while (n == -1 && errno == EINTR);
+    if (n == -1)
+        return -errno;
+    cmsg = CMSG_FIRSTHDR(&message);
+    if (cmsg != NULL && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
+        cmsg->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(fd, CMSG_DATA(cmsg), sizeof(*fd));
+    if ((message.msg_flags & MSG_CTRUNC) == 0)
+        return n;
+    /* The others were not taken over: the kernel closed them; or we have no descriptor left. */
+    if (*fd != -1)
+        close(*fd);
+    return -EMFILE;
+}
+
+/* 0, or -errno: the connection must end, and its sender starts again at the ring's tail. */
+static int take_packet(struct receiver *r, size_t len, int fd)
+{
+    int rc;
+
+    if (len > sizeof(r->packet))
+        rc = refuse(r, "a packet that is too long");
+    else if (fd != -1)
+        rc = take_answer(r, len, fd);
+    else
+        rc = take_records(r, len);
+    if (fd != -1)
+        close(fd);
     return rc;
 }
 
@@ -205,17 +292,17 @@ static int drain_connection(struct sender_connection *c)
     struct receiver *r = c->receiver;
 
     while (!group_is_full(r->setup.group)) {
-        /* MSG_TRUNC: the packet's own length, even if the buffer was too short for it. */
-        ssize_t n = recv(c->fd, r->packet, sizeof(r->packet), MSG_DONTWAIT | MSG_TRUNC);
-        int rc;
+        int fd, rc;
+        ssize_t n = receive(c, &fd);
 
-        if (n == -1 && errno == EINTR)
-            continue;
-        if (n == -1 && errno == EAGAIN)
+        if (n == -EAGAIN)
             return 0;
-        if (n <= 0)
-            return n == 0 ? -ECONNRESET : -errno;
-        rc = take_packet(r, (size_t)n);
+        if (n <= 0) {
+            if (fd != -1)
+                close(fd);
+            return n == 0 ? -ECONNRESET : (int)n;
+        }
+        rc = take_packet(r, (size_t)n, fd);
         if (rc < 0)
             return rc;
     }

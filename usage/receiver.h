@@ -1,4 +1,5 @@
-/* receiver.h - the writer's end of usage.sock: packets from the workers into the group.
+/* receiver.h - the writer's end of usage.sock: packets from the workers, records into the group,
+ * answers to where they are kept.
  *
  * A readable connection is only noted; receiver_drain() reads all that have something at once. So a
  * burst of small packets costs one wake-up, and what is not read waits in the sockets and rings. */
@@ -9,6 +10,7 @@
 #include <stdint.h>
 
 #include "common/loop.h"
+#include "usage/answers.h"
 #include "usage/group.h"
 #include "usage/outbox.h"
 
@@ -20,6 +22,7 @@ struct receiver_setup { /* all borrowed */
     struct outbox_region *outbox;
     struct group *group;
     const uint8_t *start_id; /* packets about other shared memory are refused */
+    struct answers *answers; /* NULL: packets with answers are refused */
 };
 
 int receiver_open(const struct receiver_setup *setup, struct receiver **out); /* 0 or -errno */

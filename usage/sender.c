@@ -18,6 +18,7 @@
  * once. An event that comes after a silence goes at once. */
 #define GATHER_MS 5
 #define GATHER_BYTES 8192
+#define TIDY_EVERY_MS 50
 
 struct usage_sender {
     struct event_source source;
@@ -32,6 +33,8 @@ struct usage_sender {
     bool was_lost;       /* since the last connection, so that it is logged once */
     int64_t retry_at_ms; /* not before, monotonic */
     int64_t last_sent_ms;
+    struct handover *handover; /* NULL = no answers */
+    int64_t tidied_ms;
     uint64_t sent; /* ring position after the last record given to the socket */
     uint8_t records[RECORDS_BYTES];
 };
@@ -103,6 +106,8 @@ static void try_connect(struct usage_sender *s)
     s->was_lost = false;
     s->is_full = false;
     s->sent = outbox_tail(s->ob); /* what the last connection carried may never have arrived */
+    if (s->handover != NULL)
+        handover_rewind(s->handover);
 }
 
 struct usage_sender *usage_sender_new(struct loop *loop, const char *path, struct outbox *ob,
@@ -205,6 +210,29 @@ static bool send_some(struct usage_sender *s)
     return true;
 }
 
+void usage_sender_set_handover(struct usage_sender *s, struct handover *handover)
+{
+    s->handover = handover;
+}
+
+static void send_answers(struct usage_sender *s)
+{
+    int64_t now_ms = loop_now_ms(s->loop);
+    int rc;
+
+    if (handover_has_unsent(s->handover)) {
+        rc = handover_send(s->handover, s->fd);
+        if (rc == -ENOBUFS)
+            wake_in(s, RETRY_MS);
+        else if (rc < 0)
+            on_send_error(s, rc);
+    }
+    if (handover_count(s->handover) > 0 && now_ms >= s->tidied_ms + TIDY_EVERY_MS) {
+        s->tidied_ms = now_ms;
+        handover_tidy(s->handover);
+    }
+}
+
 void usage_sender_flush(struct usage_sender *s)
 {
     uint64_t head = outbox_head(s->ob);
@@ -218,6 +246,8 @@ void usage_sender_flush(struct usage_sender *s)
         }
         try_connect(s);
     }
+    if (s->fd != -1 && !s->is_full && s->handover != NULL)
+        send_answers(s);
     if (s->fd == -1 || s->is_full || s->sent >= head || should_gather(s, head - s->sent))
         return;
     while (s->sent < head && send_some(s))

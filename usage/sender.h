@@ -1,4 +1,5 @@
-/* sender.h - the worker's end of usage.sock: carries the ring's records to the usage-writer.
+/* sender.h - the worker's end of usage.sock: carries the ring's records to the usage-writer, and
+ * the answers that are to be kept (usage/handover.h).
  *
  * Nothing here blocks or loses: what is not committed stays in the ring, and after a lost
  * connection sending starts again at the ring's tail. */
@@ -6,6 +7,7 @@
 #define XROUTER_USAGE_SENDER_H
 
 #include "common/loop.h"
+#include "usage/handover.h"
 #include "usage/outbox.h"
 
 struct usage_sender;
@@ -16,8 +18,10 @@ struct usage_sender;
 struct usage_sender *usage_sender_new(struct loop *loop, const char *path, struct outbox *ob,
                                       uint16_t slot, const uint8_t start_id[SHM_START_ID_BYTES]);
 void usage_sender_free(struct usage_sender *s);
-/* Sends what the ring holds and the socket takes; call once a turn, last. No system call when there
- * is nothing new. A few events may wait 5 ms for others to share their packet. */
+/* Answers to carry as well; borrowed, NULL = none. */
+void usage_sender_set_handover(struct usage_sender *s, struct handover *handover);
+/* Sends what the ring and the handover hold and the socket takes; call once a turn, last. No system
+ * call when there is nothing new. A few events may wait 5 ms for others to share their packet. */
 void usage_sender_flush(struct usage_sender *s);
 /* Whether everything in the ring is committed or spooled. */
 bool usage_sender_is_drained(const struct usage_sender *s);

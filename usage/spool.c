@@ -369,3 +369,20 @@ int spool_scan(const char *dir, const struct spool_visitor *visitor)
     free(list.names);
     return rc;
 }
+
+static int on_waiting_name(void *arg, const struct spool_name *name)
+{
+    return name->is_part ? 0 : 1;
+}
+
+int spool_is_empty(const char *dir)
+{
+    int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc;
+
+    if (dir_fd == -1)
+        return errno == ENOENT ? 1 : -errno;
+    rc = list_names(dir_fd, on_waiting_name, NULL);
+    close(dir_fd);
+    return rc < 0 ? rc : rc == 0;
+}

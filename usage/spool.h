@@ -24,5 +24,7 @@ struct spool_visitor {
     void *arg;
 };
 int spool_scan(const char *dir, const struct spool_visitor *visitor);
+/* Whether no complete file waits (a missing directory is empty). 1, 0 or -errno. */
+int spool_is_empty(const char *dir);
 
 #endif

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/log.h"
+#include "usage/answers.h"
 #include "usage/control.h"
 #include "usage/group.h"
 #include "usage/keystore.h"
@@ -24,6 +26,9 @@
 #define CHECKPOINT_EVERY_MS 1000
 #define CHECKPOINT_RETRY_MS 60000
 #define IDLE_MS 5000
+#define LOOK_EVERY_MS 1000
+/* What a transaction adds to the write-ahead log at most: a page for each sum and each key. */
+#define COMMIT_LOG_BYTES (4 * 1024 * 1024)
 #define LOAD_SLICE 500
 #define LOAD_RETRY_MS 1000
 
@@ -33,9 +38,11 @@ struct writer {
     struct keystore keystore;
     struct control_context context;
     struct group *group;
+    struct answers *answers; /* NULL: none are kept */
     struct receiver *receiver;
     struct usage_control *control;
     struct takeover takeover;
+    struct recount *recount; /* NULL: no key is limited */
 
     /* Monotonic times; what is due is compared with the loop's clock once a turn. */
     int64_t first_ms; /* the oldest record in the group came, -1 = it is empty */
@@ -55,6 +62,7 @@ struct writer {
     bool dirty; /* the file has pages */
     int64_t committed_ms;
     int64_t checkpoint_at_ms; /* none before this */
+    int64_t look_at_ms;       /* at the files: also when nothing is committed */
 
     /* The key table after a change of the config. */
     bool loading;
@@ -72,7 +80,7 @@ static int64_t now_ms(const struct writer *w)
 
 /* ---- committing ---- */
 
-static void note_failure(struct writer *w, int rc)
+static void note_failure(struct writer *w, int rc, const char *fault)
 {
     counter_inc(&w->setup.counters->ledger_failures_total);
     w->failures++;
@@ -85,7 +93,9 @@ static void note_failure(struct writer *w, int rc)
         w->failing_since_ms = now_ms(w);
         w->retry_ms = RETRY_MIN_MS;
         log_event(LOG_ERROR, "ledger_failing", "",
-                  "usage cannot be committed, it is kept and tried again: %s", strerror(-rc));
+                  "usage cannot be committed, it is kept and tried again: %s",
+                  fault[0] != '\0' ? fault : strerror(-rc));
+        counter_set(&w->setup.counters->ledger_failing, 1);
     } else {
         w->retry_ms = 2 * w->retry_ms < RETRY_MAX_MS ? 2 * w->retry_ms : RETRY_MAX_MS;
     }
@@ -101,22 +111,60 @@ static void note_success(struct writer *w)
     if (!w->failing)
         return;
     w->failing = false;
+    counter_set(&w->setup.counters->ledger_failing, 0);
     log_event(LOG_WARN, "ledger_recovered", "",
               "usage is committed again after %lld ms, %llu failures",
               (long long)(now_ms(w) - w->failing_since_ms), (unsigned long long)w->failures);
 }
 
+/* The keys of another database than before are not those in the table. */
+static void note_other_database(struct writer *w)
+{
+    log_event(LOG_WARN, "database_replaced", "",
+              "another database stands in the place of the one that was open, and is used now");
+    w->loading = true;
+    w->load_after = 0;
+    w->load_at_ms = 0;
+}
+
+static int reopen(struct writer *w)
+{
+    int rc = ledger_reopen(w->ledger);
+
+    if (rc < 0)
+        return rc;
+    w->reopen = false;
+    if (rc == 1)
+        note_other_database(w);
+    return 0;
+}
+
+/* The log only grows while somebody reads the database: then no more is committed than fits. */
+static int make_room(struct writer *w)
+{
+    if (ledger_wal_bytes(w->ledger) + COMMIT_LOG_BYTES <= w->setup.config->wal_bytes)
+        return 0;
+    return ledger_checkpoint(w->ledger, true);
+}
+
 static int commit(void *arg)
 {
     struct writer *w = arg;
-    int rc = w->reopen ? ledger_reopen(w->ledger) : 0;
+    const char *fault = NULL;
+    int rc = w->reopen ? reopen(w) : 0;
 
     if (rc == 0) {
-        w->reopen = false;
-        rc = group_commit(w->group);
+        rc = make_room(w);
+        if (rc == -EBUSY)
+            fault =
+                "its write-ahead log is full (ledger.wal_bytes), and another program that reads "
+                "the database keeps it from being emptied";
     }
+    if (rc == 0)
+        rc = group_commit(w->group);
+    counter_set(&w->setup.counters->ledger_wal_bytes, ledger_wal_bytes(w->ledger));
     if (rc < 0)
-        note_failure(w, rc);
+        note_failure(w, rc, fault != NULL ? fault : ledger_fault(w->ledger));
     else
         note_success(w);
     return rc;
@@ -124,10 +172,10 @@ static int commit(void *arg)
 
 static int64_t commit_at_ms(const struct writer *w)
 {
+    if (w->failing) /* with nothing to commit, too: it may have been found by a look */
+        return w->retry_at_ms;
     if (group_is_empty(w->group))
         return -1;
-    if (w->failing)
-        return w->retry_at_ms;
     if (group_records(w->group) >= GROUP_COMMIT_RECORDS)
         return 0;
     return w->first_ms + w->setup.config->commit_ms;
@@ -202,6 +250,7 @@ static void checkpoint(struct writer *w)
     bool is_idle = now_ms(w) >= w->committed_ms + IDLE_MS;
     int rc = ledger_checkpoint(w->ledger, is_idle);
 
+    counter_set(&w->setup.counters->ledger_wal_bytes, ledger_wal_bytes(w->ledger));
     if (rc == 0 && is_idle)
         w->dirty = false;
     w->checkpoint_at_ms = now_ms(w) + (rc == 0 ? CHECKPOINT_EVERY_MS : CHECKPOINT_RETRY_MS);
@@ -210,9 +259,19 @@ static void checkpoint(struct writer *w)
                   strerror(-rc));
 }
 
+/* Somebody may take the database away while nothing is committed. */
+static void look(struct writer *w)
+{
+    int rc = ledger_look(w->ledger);
+
+    w->look_at_ms = now_ms(w) + LOOK_EVERY_MS;
+    if (rc < 0)
+        note_failure(w, rc, ledger_fault(w->ledger));
+}
+
 static void load_slice(struct writer *w)
 {
-    int n = keystore_load(&w->keystore, &w->load_after, LOAD_SLICE);
+    int n = keystore_load(&w->keystore, &w->load_after, LOAD_SLICE, false);
 
     if (n >= 0) {
         w->loading = n == LOAD_SLICE;
@@ -223,6 +282,14 @@ static void load_slice(struct writer *w)
         log_event(LOG_ERROR, "keys_not_loaded", "",
                   "the new config's tiers do not count for all keys yet: %s", strerror(-n));
     w->load_at_ms = now_ms(w) + LOAD_RETRY_MS;
+}
+
+static void keep_answers(struct writer *w)
+{
+    if (w->answers == NULL || w->failing || !answers_turn(w->answers, now_ms(w), clock_now_at_ms()))
+        return;
+    w->dirty = true;
+    w->committed_ms = now_ms(w);
 }
 
 /* ---- opening ---- */
@@ -254,7 +321,7 @@ static int load_keys(struct writer *w)
     if (rc < 0)
         return refuse(rc, w->paths.database, why);
     do {
-        n = keystore_load(&w->keystore, &after, LOAD_SLICE);
+        n = keystore_load(&w->keystore, &after, LOAD_SLICE, true);
     } while (n == LOAD_SLICE);
     if (n == -EUSERS)
         return refuse(n, w->paths.database, "has more keys than limits.keys in the config allows");
@@ -263,11 +330,50 @@ static int load_keys(struct writer *w)
     return n < 0 ? refuse(n, w->paths.database, strerror(-n)) : 0;
 }
 
+/* Before any worker serves: what has run must not run again. */
+static int open_answers(struct writer *w)
+{
+    const struct answers_setup setup = {w->ledger, w->setup.idempotency, w->setup.counters,
+                                        w->setup.config};
+    int rc;
+
+    if (setup.table == NULL)
+        return 0;
+    w->answers = answers_new(&setup);
+    if (w->answers == NULL)
+        return refuse(-ENOMEM, "usage-writer", "out of memory");
+    rc = answers_load(w->answers, clock_now_at_ms());
+    return rc < 0 ? refuse(rc, w->paths.database, strerror(-rc)) : 0;
+}
+
+static int open_recount(struct writer *w)
+{
+    const struct writer_setup *s = &w->setup;
+    const struct recount_setup setup = {
+        .keystore = &w->keystore,
+        .outbox = s->outbox,
+        .requests = s->requests,
+        .spool_dir = w->paths.spool,
+        .counters = s->counters,
+    };
+
+    if (s->accounts == NULL || s->requests == NULL)
+        return 0;
+    w->recount = recount_new(&setup);
+    return w->recount != NULL ? 0 : refuse(-ENOMEM, "usage-writer", "out of memory");
+}
+
 static int open_parts(struct writer *w)
 {
     const struct writer_setup *s = &w->setup;
     const struct group_setup group = {w->ledger, s->outbox, s->counters, w->paths.dead_letters};
-    struct receiver_setup receiver = {s->loop, w->usage_sock, s->outbox, NULL, s->start_id};
+    struct receiver_setup receiver = {
+        .loop = s->loop,
+        .path = w->usage_sock,
+        .outbox = s->outbox,
+        .start_id = s->start_id,
+        .answers = w->answers,
+    };
     int rc;
 
     w->group = group_new(&group);
@@ -281,7 +387,7 @@ static int open_parts(struct writer *w)
         .commit = commit,
         .arg = w,
     };
-    w->context = (struct control_context){&w->keystore, &w->paths, s->counters};
+    w->context = (struct control_context){&w->keystore, &w->paths, s->counters, s->requests};
     rc = usage_control_open(s->loop, w->writer_sock, &w->context, &w->control);
     if (rc < 0)
         return refuse(rc, w->writer_sock, strerror(-rc));
@@ -311,8 +417,12 @@ int writer_open(const struct writer_setup *setup, struct writer **out)
         refuse(rc, w->paths.database, why);
         goto out;
     }
-    w->keystore = (struct keystore){w->ledger, setup->keys, setup->config};
+    w->keystore = (struct keystore){w->ledger, setup->keys, setup->accounts, setup->config};
     rc = load_keys(w);
+    if (rc == 0)
+        rc = open_answers(w);
+    if (rc == 0)
+        rc = open_recount(w);
     if (rc == 0)
         rc = open_parts(w);
     if (rc < 0)
@@ -331,6 +441,8 @@ void writer_close(struct writer *w)
     receiver_close(w->receiver);
     usage_control_close(w->control);
     group_free(w->group);
+    answers_free(w->answers);
+    recount_free(w->recount);
     ledger_close(w->ledger);
     free(w);
 }
@@ -347,12 +459,17 @@ void writer_turn(struct writer *w)
     at_ms = gather_at_ms(w);
     if (at_ms != -1 && now >= at_ms)
         gather(w);
+    if (!w->failing && now >= w->look_at_ms)
+        look(w);
     commit_due(w);
     if (!w->failing && now >= w->spool_at_ms)
         read_spool(w);
+    keep_answers(w);
     if (w->loading && now >= w->load_at_ms)
         load_slice(w);
     usage_control_turn(w->control);
+    if (w->recount != NULL) /* what the spool and the requests above have changed, at once */
+        recount_turn(w->recount, now, clock_now_at_ms());
     at_ms = checkpoint_due_ms(w);
     if (at_ms != -1 && now >= at_ms)
         checkpoint(w);
@@ -371,10 +488,16 @@ int64_t writer_next_ms(const struct writer *w)
     at_ms = sooner(at_ms, gather_at_ms(w));
     at_ms = sooner(at_ms, commit_at_ms(w));
     at_ms = sooner(at_ms, checkpoint_due_ms(w));
-    if (!w->failing)
+    if (!w->failing) {
         at_ms = sooner(at_ms, w->spool_at_ms);
+        at_ms = sooner(at_ms, w->look_at_ms);
+    }
+    if (!w->failing && w->answers != NULL)
+        at_ms = sooner(at_ms, answers_next_ms(w->answers));
     if (w->loading)
         at_ms = sooner(at_ms, w->load_at_ms);
+    if (w->recount != NULL)
+        at_ms = sooner(at_ms, recount_next_ms(w->recount));
     return at_ms > now_ms(w) ? at_ms - now_ms(w) : 0;
 }
 
@@ -382,6 +505,8 @@ void writer_set_config(struct writer *w, const struct config *config)
 {
     w->setup.config = config;
     w->keystore.config = config;
+    if (w->answers != NULL)
+        answers_set_config(w->answers, config);
     w->loading = true;
     w->load_after = 0;
     w->load_at_ms = 0;
@@ -398,7 +523,9 @@ bool writer_drain(struct writer *w)
         if (commit(w) < 0)
             break;
     }
+    keep_answers(w);
     if (w->failing) /* the helper's turn */
         return now_ms(w) - w->failing_since_ms >= DRAIN_PATIENCE_MS;
-    return group_is_empty(w->group) && takeover_is_done(&w->takeover);
+    return group_is_empty(w->group) && takeover_is_done(&w->takeover) &&
+           (w->answers == NULL || !answers_are_waiting(w->answers, now_ms(w)));
 }

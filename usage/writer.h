@@ -1,17 +1,20 @@
 /* writer.h - the usage-writer: the only process that opens the database.
  *
- * Owns usage.sock (events from workers), writer.sock (keys, usage reports: common/frame.h) and the
- * key table's contents. Commits in groups, acks through the outbox' committed cursors after COMMIT,
- * drains the rings that have no live worker, and takes over spool files. A database that is busy,
- * full or failing only delays: nothing is acked, the group is tried again. */
+ * Owns usage.sock (events from workers), writer.sock (keys, credits, usage reports:
+ * common/frame.h), the key table's contents and what the accounts are counted anew with. Commits in
+ * groups, acks through the outbox' committed cursors after COMMIT, drains the rings that have no
+ * live worker, and takes over spool files. A database that is busy, full or failing only delays:
+ * nothing is acked, the group is tried again. */
 #ifndef XROUTER_USAGE_WRITER_H
 #define XROUTER_USAGE_WRITER_H
 
 #include "common/config.h"
 #include "common/counters.h"
 #include "common/loop.h"
+#include "usage/idempotency.h"
 #include "usage/keytable.h"
 #include "usage/outbox.h"
+#include "usage/recount.h"
 
 struct writer;
 
@@ -20,6 +23,9 @@ struct writer_setup { /* all borrowed */
     struct loop *loop;
     struct outbox_region *outbox;
     struct keytable_region *keys;
+    struct accounts_region *accounts; /* NULL: no key is limited */
+    struct idempotency_region *idempotency; /* NULL: no answers are kept */
+    const struct open_requests *requests; /* NULL: nothing is counted anew */
     struct counters *counters; /* the writer's own slot */
     const uint8_t *start_id;
 };

@@ -35,6 +35,14 @@ enum ctl_exit { CTL_OK = 0, CTL_REFUSED = 1, CTL_USAGE = 2, CTL_NOT_RUNNING = 3 
     X(COUNT, tpm,        "tpm",        0,     "N",         "tokens per minute, 0 = no limit") \
     X(COUNT, tpd,        "tpd",        0,     "N",         "tokens per day, 0 = no limit") \
     X(COUNT, parallel,   "parallel",   0,     "N",         "requests at once, 0 = no limit") \
+    X(TEXT,  credits,    "credits",    0,     "AMOUNT",    "make it prepaid, with this opening balance; default: not prepaid") \
+    X(TEXT,  spend_day,  "spend-day",  0,     "AMOUNT",    "credits it may spend in a UTC day") \
+    X(TEXT,  spend_week, "spend-week", 0,     "AMOUNT",    "credits it may spend in a week, from Monday") \
+    X(TEXT,  spend_month, "spend-month", 0,   "AMOUNT",    "credits it may spend in a calendar month") \
+    X(TEXT,  unset,      "unset",      0,     "A,B",       "back to none or to the tier's: name, models, expires, tier, rpm, spend-day, ...") \
+    X(TEXT,  operation,  "operation",  0,     "ID",        "your own id of the payment: the same one again is paid once; default: a new one") \
+    X(TEXT,  note,       "note",       0,     "TEXT",      "kept in the history") \
+    X(COUNT, limit,      "limit",      0,     "N",         "at most so many, the newest; 0 = all; default: 100") \
     X(TEXT,  key,        "key",        0,     "NAME|ID",   "only this key") \
     X(TEXT,  model,      "model",      0,     "MODEL",     "only this model") \
     X(TEXT,  since,      "since",      0,     "WHEN",      "a date, an RFC 3339 time, or back from now: 90s, 12h, 30d") \
@@ -56,7 +64,8 @@ struct ctl_options {
 #define X(type, field, ...) CTL_OPTION_##field,
 enum ctl_option { CTL_OPTIONS(X) CTL_OPTION_COUNT };
 #undef X
-#define CTL_TAKES(field) (UINT32_C(1) << CTL_OPTION_##field)
+_Static_assert(CTL_OPTION_COUNT <= 64, "a verb's options fit a word");
+#define CTL_TAKES(field) (UINT64_C(1) << CTL_OPTION_##field)
 
 #define CTL_ARGS_MAX 4
 
@@ -72,7 +81,7 @@ struct ctl_verb {
     const char *name;      /* "key create" */
     const char *arguments; /* "ID" or "" */
     size_t arg_count;
-    uint32_t takes; /* CTL_TAKES() of its options, ORed */
+    uint64_t takes; /* CTL_TAKES() of its options, ORed */
     const char *help;
     enum ctl_exit (*run)(struct ctl *ctl);
 };
@@ -81,8 +90,8 @@ struct ctl_verb {
 void ctl_options_init(struct ctl_options *o);
 /* Reads the option that starts at argv[*at] and moves *at behind it and its value. takes says which
  * are known besides -c, -h and -v. 0, or -EINVAL after saying on stderr what is wrong. */
-int ctl_option_read(struct ctl_options *o, uint32_t takes, int argc, char *const argv[], int *at);
-void ctl_options_help(uint32_t takes, struct buf *out);
+int ctl_option_read(struct ctl_options *o, uint64_t takes, int argc, char *const argv[], int *at);
+void ctl_options_help(uint64_t takes, struct buf *out);
 /* Reads WHEN: a moment, or a span ("90s", "5m", "12h", "30d") that sign (1 or -1) puts after or
  * before now. 0 or -EINVAL. */
 int ctl_when_parse(const char *text, int sign, int64_t now_at_ms, int64_t *at_ms);
@@ -164,7 +173,12 @@ int ctl_request_id_parse(const char *text, char out[CTL_REQUEST_ID_BYTES]);
 enum ctl_exit ctl_key_create(struct ctl *ctl); /* keys.c */
 enum ctl_exit ctl_key_list(struct ctl *ctl);
 enum ctl_exit ctl_key_show(struct ctl *ctl);
+enum ctl_exit ctl_key_update(struct ctl *ctl);
+enum ctl_exit ctl_key_rotate(struct ctl *ctl);
 enum ctl_exit ctl_key_revoke(struct ctl *ctl);
+enum ctl_exit ctl_credit_add(struct ctl *ctl); /* credits.c */
+enum ctl_exit ctl_credit_show(struct ctl *ctl);
+enum ctl_exit ctl_credit_history(struct ctl *ctl);
 enum ctl_exit ctl_usage(struct ctl *ctl);    /* usage_report.c */
 enum ctl_exit ctl_stat(struct ctl *ctl);     /* stat.c */
 enum ctl_exit ctl_requests(struct ctl *ctl); /* requests.c */

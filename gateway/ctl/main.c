@@ -16,17 +16,23 @@
 
 #define KEY_OPTIONS                                                                                \
     (CTL_TAKES(name) | CTL_TAKES(models) | CTL_TAKES(expires) | CTL_TAKES(tier) | CTL_TAKES(rpm) | \
-     CTL_TAKES(rpd) | CTL_TAKES(tpm) | CTL_TAKES(tpd) | CTL_TAKES(parallel))
+     CTL_TAKES(rpd) | CTL_TAKES(tpm) | CTL_TAKES(tpd) | CTL_TAKES(parallel) |                      \
+     CTL_TAKES(spend_day) | CTL_TAKES(spend_week) | CTL_TAKES(spend_month))
 #define USAGE_OPTIONS \
     (CTL_TAKES(key) | CTL_TAKES(model) | CTL_TAKES(since) | CTL_TAKES(by) | CTL_TAKES(csv))
 #define STAT_OPTIONS (CTL_TAKES(watch) | CTL_TAKES(prom) | CTL_TAKES(filter))
 
 /* clang-format off */
 static const struct ctl_verb verbs[] = {
-    {"key create", "",        0, CTL_TAKES(json) | KEY_OPTIONS,   "make an API key and print it, this once",        ctl_key_create},
+    {"key create", "",        0, CTL_TAKES(json) | KEY_OPTIONS | CTL_TAKES(credits), "make an API key and print it, this once",        ctl_key_create},
     {"key list",   "",        0, CTL_TAKES(json),                 "all keys",                                       ctl_key_list},
     {"key show",   "NAME|ID", 1, CTL_TAKES(json),                 "one key",                                        ctl_key_show},
+    {"key update", "NAME|ID", 1, CTL_TAKES(json) | KEY_OPTIONS | CTL_TAKES(unset), "change what is given, leave the rest", ctl_key_update},
+    {"key rotate", "NAME|ID", 1, CTL_TAKES(json),                 "give a key a new text and print it, this once; the old one ends at once", ctl_key_rotate},
     {"key revoke", "NAME|ID", 1, CTL_TAKES(json),                 "end a key, at once and for good",                ctl_key_revoke},
+    {"credit add", "NAME|ID AMOUNT", 2, CTL_TAKES(json) | CTL_TAKES(operation) | CTL_TAKES(note), "pay into a key's balance; a negative amount corrects it", ctl_credit_add},
+    {"credit show", "NAME|ID", 1, CTL_TAKES(json),                "a key's balance and what it has spent",          ctl_credit_show},
+    {"credit history", "NAME|ID", 1, CTL_TAKES(json) | CTL_TAKES(limit), "every change of a key's balance, newest first", ctl_credit_history},
     {"usage",      "",        0, CTL_TAKES(json) | USAGE_OPTIONS, "requests, tokens and cost from the ledger",      ctl_usage},
     {"stat",       "",        0, CTL_TAKES(json) | STAT_OPTIONS,  "processes and counters, read from shared memory", ctl_stat},
     {"requests",   "",        0, CTL_TAKES(json),                 "requests running now",                           ctl_requests},
@@ -56,7 +62,7 @@ static enum ctl_exit print_help(const struct ctl_verb *verb)
             char left[64];
 
             snprintf(left, sizeof(left), "%s %s", verbs[i].name, verbs[i].arguments);
-            buf_printf(&out, "  %-20s %s\n", left, verbs[i].help);
+            buf_printf(&out, "  %-25s %s\n", left, verbs[i].help);
         }
         buf_str(&out, "\n`xrouterctl COMMAND --help` lists a command's options.\n\n");
         ctl_options_help(0, &out);
@@ -131,10 +137,16 @@ static enum ctl_exit complain_unknown_verb(const char *word, const char *next)
     return ctl_usage_error("unknown command \"%s\"; `xrouterctl --help` lists them all", asked);
 }
 
-/* Options up to the next word that is none. "--" ends them. */
-static int read_options(struct ctl *ctl, uint32_t takes, int argc, char *const argv[], int *at)
+/* A negative amount is none. */
+static bool is_option(const char *word)
 {
-    while (*at < argc && argv[*at][0] == '-' && argv[*at][1] != '\0') {
+    return word[0] == '-' && word[1] != '\0' && (word[1] < '0' || word[1] > '9');
+}
+
+/* Options up to the next word that is none. "--" ends them. */
+static int read_options(struct ctl *ctl, uint64_t takes, int argc, char *const argv[], int *at)
+{
+    while (*at < argc && is_option(argv[*at])) {
         if (strcmp(argv[*at], "--") == 0)
             return 0;
         if (ctl_option_read(&ctl->options, takes, argc, argv, at) < 0)

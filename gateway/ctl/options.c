@@ -40,7 +40,7 @@ static bool is_named(const struct option_row *row, const char *name, size_t len)
     return strlen(row->name) == len && memcmp(row->name, name, len) == 0;
 }
 
-static const struct option_row *find_row(uint32_t takes, const char *name, size_t len)
+static const struct option_row *find_row(uint64_t takes, const char *name, size_t len)
 {
     for (size_t i = 0; i < COMMON_COUNT; i++)
         if (is_named(&common_rows[i], name, len))
@@ -51,7 +51,7 @@ static const struct option_row *find_row(uint32_t takes, const char *name, size_
     return NULL;
 }
 
-static int complain_unknown(uint32_t takes, const char *name, size_t len)
+static int complain_unknown(uint64_t takes, const char *name, size_t len)
 {
     char asked[NEAREST_NAME_MAX + 1];
     struct nearest nearest;
@@ -119,7 +119,7 @@ void ctl_options_init(struct ctl_options *o)
             *(int64_t *)((char *)o + option_rows[i].offset) = -1;
 }
 
-int ctl_option_read(struct ctl_options *o, uint32_t takes, int argc, char *const argv[], int *at)
+int ctl_option_read(struct ctl_options *o, uint64_t takes, int argc, char *const argv[], int *at)
 {
     const char *text = argv[(*at)++];
     bool is_long = text[1] == '-';
@@ -161,7 +161,7 @@ static void put_row_help(const struct option_row *row, struct buf *out)
     buf_printf(out, " %s\n", row->help);
 }
 
-void ctl_options_help(uint32_t takes, struct buf *out)
+void ctl_options_help(uint64_t takes, struct buf *out)
 {
     for (size_t i = 0; i < CTL_OPTION_COUNT; i++)
         if ((takes >> i & 1) != 0)

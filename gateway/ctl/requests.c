@@ -60,7 +60,7 @@ static bool copy_row(struct inflight_row *row, size_t worker, int64_t now_ms,
 
 static const char *state_name(const struct request_view *v)
 {
-    if (v->state == INFLIGHT_FINAL)
+    if (v->state == INFLIGHT_FINAL || v->state == INFLIGHT_SETTLING || v->state == INFLIGHT_SETTLED)
         return "finishing";
     if (v->killed)
         return "killed";

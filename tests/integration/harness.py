@@ -448,11 +448,12 @@ class Gateway:
         body = dict({"model": model, "messages": [{"role": "user", "content": text}]}, **fields)
         return self.request("POST", "/v1/chat/completions", body, key, headers, listener)
 
-    def stream(self, text="Hello", model="GigaChat-2", listener="http", timeout=60, **fields):
+    def stream(self, text="Hello", model="GigaChat-2", listener="http", timeout=60, key=True,
+               **fields):  # fmt: skip
         """Starts a stream and returns once its headers are there."""
         body = {"model": model, "messages": [{"role": "user", "content": text}], "stream": True}
         connection = self.connect(listener, timeout)
-        self.send(connection, "POST", "/v1/chat/completions", dict(body, **fields))
+        self.send(connection, "POST", "/v1/chat/completions", dict(body, **fields), key)
         connection.sock_kept = connection.sock
         return Stream(connection, connection.getresponse())
 
@@ -517,8 +518,10 @@ class Gateway:
 class Load:
     """Clients in threads that ask until told to stop, or a number of times; keeps what they saw."""
 
-    def __init__(self, gateway, clients=8, stream_share=0.5, text="[[words:20]]", count=None):
+    def __init__(self, gateway, clients=8, stream_share=0.5, text="[[words:20]]", count=None,
+                 key=True):  # fmt: skip
         self.gateway = gateway
+        self.key = key
         self.stop_event = threading.Event()
         self.lock = threading.Lock()
         self.delivered = []  # request ids of answers whose last byte came
@@ -563,7 +566,7 @@ class Load:
                 if streams:
                     request_id, fault = self.one_stream(number)
                 else:
-                    answer = self.gateway.chat(f"client {number} {self.text}")
+                    answer = self.gateway.chat(f"client {number} {self.text}", key=self.key)
                     request_id = answer.headers.get("x-request-id")
                     fault = None if answer.status == 200 else f"status {answer.status}"
             except (OSError, http.client.HTTPException) as e:
@@ -576,7 +579,7 @@ class Load:
                     self.failed.append((fault, request_id))
 
     def one_stream(self, number):
-        stream = self.gateway.stream(f"client {number} {self.text}")
+        stream = self.gateway.stream(f"client {number} {self.text}", key=self.key)
         request_id = stream.headers.get("x-request-id")
         try:
             if stream.status != 200:

@@ -69,3 +69,8 @@ def assert_exact(gateway, sim, delivered, asked=None):
 
 def half_up(micro):
     return (micro + 500_000) // 1_000_000
+
+
+def assert_ledger_clean(gateway):
+    """`ledger verify` of a running gateway finds no drift, and balances are their history's sums."""
+    gateway.ctl("ledger", "verify")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import resource
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import threading
 import time
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from harness import (
     remove_directory,
     wait_until,
 )
-from ledger import assert_exact, rounds
+from ledger import assert_exact, assert_ledger_clean, rounds
 
 # A stream of 20 tokens that takes 100 ms: most requests are in flight when something dies.
 TEXT = "[[words:20]] [[chunk_ms:5]] [[first_ms:5]]"
@@ -597,3 +599,57 @@ def test_a_busy_port_is_a_clear_error(make_gateway):
     assert address in gateway.logs() and "in use" in gateway.logs()
     gateway.process = None
     assert gateway.leftovers() == []
+
+
+def test_anything_may_die_at_any_time(make_gateway, sim):
+    """Workers, the writer, the helper, and now and then everything: the ledger and every balance
+    stay exact to the nanocredit."""
+    gateway = make_gateway()
+    count = rounds(8)
+    chance = random.Random(1)
+    funded = {"first": 10**15, "second": 10**15}
+    keys = {name: gateway.make_key(name, "--credits", str(nano // 10**9)) for name, nano in funded.items()}
+    delivered, failed, everything = [], [], 0
+    done = 0
+    while done < count:
+        loads = [Load(gateway, clients=4, stream_share=0.6, text=TEXT, key=key) for key in keys.values()]
+        loads.append(Load(gateway, clients=4, stream_share=0.6, text=TEXT))
+        with contextlib.ExitStack() as stack:
+            for load in loads:
+                stack.enter_context(load)
+            while done < count:
+                done += 1
+                wait_progress(chance.choice(loads), chance.randrange(1, 12))
+                role = chance.choice(["worker", "worker", "usage-writer", "helper", "everything"])
+                if role == "everything":
+                    everything += 1
+                    gateway.kill_all()
+                    break
+                pid = chance.choice(gateway.processes(role))["pid"]
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                wait_until(lambda p=pid: p not in ready_pids(gateway, role), 10, f"{role} gone")
+                wait_until(
+                    lambda r=role: len(ready_pids(gateway, r)) == (2 if r == "worker" else 1),
+                    20,
+                    f"another {role}",
+                )
+        for load in loads:
+            delivered += load.delivered
+            failed += load.failed
+        if gateway.process.poll() is not None:
+            gateway.start()
+    print(f"{count} kills, {everything} of everything; {len(delivered)} delivered, {len(failed)} not")
+    for name, nano in funded.items():
+        shown = wait_until(lambda n=name: settled(gateway, n), 20, "the settlement")
+        used = Decimal(gateway.usage(key=name)["total"]["cost"])
+        assert Decimal(shown["balance"]) == Decimal(nano) / 10**9 - used
+    assert_ledger_clean(gateway)
+    assert gateway.stop() == 0
+    assert_exact(gateway, sim, delivered)
+
+
+def settled(gateway, name):
+    """The key's credits once nothing is reserved or on its way."""
+    shown = gateway.ctl_json("credit", "show", name)
+    return shown if shown["available"] == shown["balance"] else None

@@ -59,6 +59,8 @@ static struct usage_event largest_event(void)
     e.tokens_input = INT64_MAX;
     e.cost_nano = INT64_MIN;
     e.attempt_count = USAGE_ATTEMPTS_MAX;
+    memset(e.idempotency_key, 'k', sizeof(e.idempotency_key));
+    memset(e.request_digest, 'r', sizeof(e.request_digest));
     for (size_t i = 0; i < USAGE_ATTEMPTS_MAX; i++) {
         e.attempts[i] = e.attempts[0];
         fill_name(e.attempts[i].provider, 'a');
@@ -87,6 +89,59 @@ static void given_typical_event_when_encoded_then_small_and_decodes_to_same(void
     assert_int_equal(usage_event_decode(record, len, &back, &used), 0);
     assert_int_equal(used, len);
     assert_memory_equal(&back, &e, sizeof(e));
+}
+
+/* Byte 3 is the version: what has no key is still read by whoever knows the first one. */
+static void given_event_with_key_when_encoded_then_second_version_and_decodes_to_same(void **state)
+{
+    struct usage_event e = typical_event(), back;
+    uint8_t record[USAGE_EVENT_MAX];
+    size_t plain_len = usage_event_encode(&e, record), len, used;
+
+    assert_int_equal(record[3], 1);
+    memcpy(e.idempotency_key, "key digest 16 b.", USAGE_DIGEST_BYTES);
+    memcpy(e.request_digest, "request digest 1", USAGE_DIGEST_BYTES);
+    assert_true(usage_event_is_remembered(&e));
+    len = usage_event_encode(&e, record);
+    assert_int_equal(record[3], 2);
+    assert_int_equal(len, plain_len + 32);
+    assert_int_equal(usage_event_decode(record, len, &back, &used), 0);
+    assert_memory_equal(&back, &e, sizeof(e));
+}
+
+static void given_event_that_used_nothing_when_encoded_then_its_key_is_left_out(void **state)
+{
+    struct usage_event e = typical_event(), back;
+    uint8_t record[USAGE_EVENT_MAX];
+    size_t len, used;
+
+    memcpy(e.idempotency_key, "key digest 16 b.", USAGE_DIGEST_BYTES);
+    memcpy(e.request_digest, "request digest 1", USAGE_DIGEST_BYTES);
+    e.source = USAGE_BY_NOBODY;
+    assert_false(usage_event_is_remembered(&e));
+    len = usage_event_encode(&e, record);
+    assert_int_equal(record[3], 1);
+    assert_int_equal(usage_event_decode(record, len, &back, &used), 0);
+    memset(e.idempotency_key, 0, USAGE_DIGEST_BYTES);
+    memset(e.request_digest, 0, USAGE_DIGEST_BYTES);
+    assert_memory_equal(&back, &e, sizeof(e));
+}
+
+static void given_version_that_does_not_fit_when_decoded_then_refused(void **state)
+{
+    struct usage_event e = typical_event(), back;
+    uint8_t record[USAGE_EVENT_MAX];
+    size_t len = usage_event_encode(&e, record), used;
+
+    for (unsigned version = 0; version < 256; version++) {
+        record[3] = (uint8_t)version;
+        assert_int_equal(usage_event_decode(record, len, &back, &used),
+                         version == 1 ? 0 : -EBADMSG);
+    }
+    memset(e.idempotency_key, 'k', USAGE_DIGEST_BYTES);
+    len = usage_event_encode(&e, record);
+    record[3] = 1;
+    assert_int_equal(usage_event_decode(record, len, &back, &used), -EBADMSG);
 }
 
 static void given_largest_event_when_encoded_then_fits_and_decodes_to_same(void **state)
@@ -250,6 +305,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(given_known_text_when_checksummed_then_castagnolis_value),
         cmocka_unit_test(given_typical_event_when_encoded_then_small_and_decodes_to_same),
+        cmocka_unit_test(given_event_with_key_when_encoded_then_second_version_and_decodes_to_same),
+        cmocka_unit_test(given_event_that_used_nothing_when_encoded_then_its_key_is_left_out),
+        cmocka_unit_test(given_version_that_does_not_fit_when_decoded_then_refused),
         cmocka_unit_test(given_largest_event_when_encoded_then_fits_and_decodes_to_same),
         cmocka_unit_test(given_event_of_a_dead_worker_when_encoded_then_bounded),
         cmocka_unit_test(given_record_when_cut_anywhere_then_more_is_wanted),

@@ -86,6 +86,8 @@ static void given_config_when_created_then_slots_for_two_generations(void **stat
     assert_int_equal(inflight_slot_count(in->inflight), 6);
     assert_int_equal(outbox_slot_count(in->outbox), 6);
     assert_non_null(in->addresses);
+    assert_non_null(in->accounts);
+    assert_int_equal(accounts_count(in->accounts), 0);
     assert_non_null(in->keys);
     assert_non_null(in->tokens);
     assert_memory_equal(shm_start_id(in->shm), shm_start_id(in->secret), SHM_START_ID_BYTES);
@@ -212,13 +214,17 @@ static void given_row_that_is_not_settled_when_asked_then_not_drained(void **sta
 {
     struct instance *in = &((struct fixture *)*state)->instance;
     struct inflight_row *row = inflight_take(in->inflight, 5);
+    enum account_word short_of;
 
     assert_non_null(row);
+    assert_int_equal(accounts_open(in->accounts, 7, &row->reservation.account), 0);
     assert_true(instance_is_drained(in));
-    inflight_admit(row);
+    assert_int_equal(inflight_admit(row, in->accounts, &short_of), 0);
     assert_false(instance_is_drained(in));
     inflight_finish(row);
     assert_false(instance_is_drained(in));
+    assert_int_equal(inflight_settle(row, in->accounts), 0);
+    assert_true(instance_is_drained(in)); /* what is left are bytes for the client */
     inflight_free(in->inflight, 5, row);
     assert_true(instance_is_drained(in));
 }

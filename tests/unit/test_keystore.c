@@ -38,6 +38,17 @@ static struct keytable_region *make_table(uint8_t pepper_byte)
     return memory;
 }
 
+static struct accounts_region *make_accounts(void)
+{
+    size_t bytes = (accounts_region_spec(CAPACITY).bytes + 4095) & ~(size_t)4095;
+    void *memory = aligned_alloc(4096, bytes);
+
+    assert_non_null(memory);
+    memset(memory, 0, bytes);
+    accounts_region_init(memory, CAPACITY);
+    return memory;
+}
+
 static int set_up(void **state)
 {
     static struct fixture f;
@@ -51,6 +62,7 @@ static int set_up(void **state)
         fail_msg("%s: %s", e.path, e.text);
     f.ks.config = f.config;
     f.ks.table = make_table(7);
+    f.ks.accounts = make_accounts();
     *state = &f;
     return 0;
 }
@@ -62,6 +74,7 @@ static int tear_down(void **state)
     ledger_close(f->ks.ledger);
     config_unref(f->config);
     free(f->ks.table);
+    free(f->ks.accounts);
     fixture_remove_dir(f->dir);
     return 0;
 }
@@ -228,7 +241,7 @@ static void given_keys_in_database_when_loaded_then_table_has_them_but_no_revoke
     free(f->ks.table);
     f->ks.table = make_table(7); /* as after a restart */
 
-    assert_int_equal(keystore_load(&f->ks, &after, 100), 2);
+    assert_int_equal(keystore_load(&f->ks, &after, 100, false), 2);
     assert_int_equal(keytable_count(f->ks.table), 1);
     assert_int_equal(lookup(f, text_a, &key), 0);
     assert_int_equal(lookup(f, text_b, &key), XR_EAUTH);
@@ -244,7 +257,7 @@ static void given_new_tier_values_when_loaded_again_then_limits_follow(void **st
 
     create(f, "{\"tier\":\"free\"}", &made, text);
     f->config->tiers[0].rpm = 99;
-    assert_int_equal(keystore_load(&f->ks, &after, 100), 1);
+    assert_int_equal(keystore_load(&f->ks, &after, 100, false), 1);
 
     assert_int_equal(lookup(f, text, &key), 0);
     assert_int_equal(key.rpm, 99);
@@ -326,6 +339,15 @@ static void given_bad_requests_when_decoded_then_the_field_is_named(void **state
         {"{\"limits\":{\"rpm\":-1}}", "limits.rpm"},
         {"{\"limits\":{\"rpm\":1.5}}", "limits.rpm"},
         {"{\"limits\":{\"rpm\":4294967296}}", "limits.rpm"},
+        {"{\"limits\":{\"spend_year\":\"1\"}}", "limits.spend_year"},
+        {"{\"limits\":{\"spend_day\":1}}", "limits.spend_day"},
+        {"{\"limits\":{\"spend_day\":\"0\"}}", "limits.spend_day"},
+        {"{\"limits\":{\"spend_week\":\"-1\"}}", "limits.spend_week"},
+        {"{\"limits\":{\"spend_month\":\"4000000001\"}}", "limits.spend_month"},
+        {"{\"limits\":{\"spend_month\":\"0.0000000001\"}}", "limits.spend_month"},
+        {"{\"credits\":5}", "credits: must be"},
+        {"{\"credits\":\"-0.1\"}", "credits: must be"},
+        {"{\"credits\":\"4000000000.000000001\"}", "credits: must be"},
     };
     struct fixture *f = *state;
     struct key_record record;
@@ -373,6 +395,199 @@ static void given_created_key_when_encoded_then_the_documented_object(void **sta
     buf_clear(&out);
 }
 
+/* ---- credits and spending limits ---- */
+
+static void
+given_credits_and_spending_limits_when_created_then_stored_shown_and_marked(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char text[KEY_TEXT_BYTES];
+    struct key key;
+    struct buf out;
+
+    create(f,
+           "{\"name\":\"paid\",\"credits\":\"12.5\",\"limits\":{\"rpm\":3,\"spend_day\":\"0.5\","
+           "\"spend_month\":\"4000000000\"}}",
+           &made, text);
+    assert_int_equal(lookup(f, text, &key), 0);
+    assert_true(account_key_id(f->ks.accounts, key.account) == made.id);
+    assert_true(account_is_marked(f->ks.accounts, key.account));
+
+    assert_int_equal(keystore_find(&f->ks, "paid", &found), 0);
+    assert_int_equal(found.balance_nano, 12500000000);
+    assert_int_equal(found.spending_nano[SPEND_DAY], 500000000);
+    assert_int_equal(found.spending_nano[SPEND_WEEK], ACCOUNT_UNLIMITED);
+    assert_int_equal(found.spending_nano[SPEND_MONTH], ACCOUNT_MAX_NANO);
+    buf_init(&out, 4096);
+    key_record_encode(&found, NULL, NOW, &out);
+    assert_non_null(strstr(buf_text(&out), "\"limits\":{\"rpm\":3,\"spend_day\":\"0.5\","
+                                           "\"spend_month\":\"4000000000\"},\"balance\":\"12.5\""));
+    buf_clear(&out);
+    assert_int_equal(fixture_get(f->ks.ledger, "SELECT amount = 12500000000 AND balance = amount"
+                                               " AND kind = 'add' FROM credit_ledger"),
+                     1);
+}
+
+static void given_key_without_limits_when_created_then_no_entry_and_no_mark(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES];
+    struct key key;
+
+    create(f, "{}", &made, text);
+    assert_int_equal(lookup(f, text, &key), 0);
+    assert_false(account_is_limited(f->ks.accounts, key.account));
+    assert_int_equal(accounts_marks(f->ks.accounts), 0);
+    assert_int_equal(fixture_get(f->ks.ledger, "SELECT count(*) FROM credit_ledger"), 0);
+}
+
+static void given_changed_config_when_loaded_again_then_nobody_is_counted_anew(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made;
+    char text[KEY_TEXT_BYTES];
+    uint64_t after = 0, marks;
+
+    create(f, "{\"credits\":\"1\"}", &made, text);
+    marks = accounts_marks(f->ks.accounts);
+    assert_int_equal(keystore_load(&f->ks, &after, 100, false), 1);
+    assert_true(accounts_marks(f->ks.accounts) == marks);
+    after = 0;
+    assert_int_equal(keystore_load(&f->ks, &after, 100, true), 1);
+    assert_true(accounts_marks(f->ks.accounts) > marks);
+}
+
+/* ---- changing ---- */
+
+static int update(const struct fixture *f, const char *name, const char *request,
+                  struct key_record *out, char why[KEY_WHY_BYTES])
+{
+    cJSON *json = json_parse(request, strlen(request), &JSON_LIMITS_DEFAULT, NULL, NULL);
+    int rc;
+
+    assert_non_null(json);
+    assert_int_equal(keystore_find(&f->ks, name, out), 0);
+    rc = key_record_apply(json, f->config, out, why);
+    cJSON_Delete(json);
+    return rc < 0 ? rc : keystore_update(&f->ks, out);
+}
+
+static void given_key_when_updated_then_only_what_is_named_changes(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char text[KEY_TEXT_BYTES], why[KEY_WHY_BYTES];
+    struct key key;
+
+    create(f,
+           "{\"name\":\"demo\",\"tier\":\"free\",\"models\":[\"GigaChat\"],\"expires_at\":"
+           "\"2027-01-01T00:00:00Z\",\"credits\":\"3\",\"limits\":{\"rpm\":7,\"tpm\":1000,"
+           "\"spend_day\":\"1\",\"spend_week\":\"2\"}}",
+           &made, text);
+    assert_int_equal(update(f, "demo",
+                            "{\"name\":\"other\",\"limits\":{\"rpm\":null,\"rpd\":5,"
+                            "\"spend_day\":null,\"spend_month\":\"9\"}}",
+                            &found, why),
+                     0);
+    assert_int_equal(lookup(f, text, &key), 0);
+    assert_true(key.id == made.id);
+    assert_int_equal(key.rpm, 20); /* the tier's again */
+    assert_int_equal(key.rpd, 5);
+    assert_int_equal(key.tpm, 1000);
+    assert_int_equal(keystore_find(&f->ks, "demo", &found), -ENOENT);
+    assert_int_equal(keystore_find(&f->ks, "other", &found), 0);
+    assert_int_equal(found.spending_nano[SPEND_DAY], ACCOUNT_UNLIMITED);
+    assert_int_equal(found.spending_nano[SPEND_WEEK], 2000000000);
+    assert_int_equal(found.spending_nano[SPEND_MONTH], 9000000000);
+    assert_int_equal(found.balance_nano, 3000000000);
+    assert_int_equal(found.model_count, 1);
+    assert_string_equal(found.tier, "free");
+    assert_int_equal(found.expires_at_ms, made.expires_at_ms);
+
+    assert_int_equal(update(f, "other",
+                            "{\"name\":null,\"tier\":null,\"models\":null,"
+                            "\"expires_at\":null,\"limits\":null}",
+                            &found, why),
+                     0);
+    assert_int_equal(lookup(f, text, &key), 0);
+    assert_int_equal(key.rpm, 0);
+    assert_int_equal(key.expires_at_ms, 0);
+    assert_int_equal(key.model_count, 0);
+    assert_int_equal(fixture_get(f->ks.ledger,
+                                 "SELECT count(*) FROM api_keys WHERE name IS NULL AND tier IS NULL"
+                                 " AND expires_at IS NULL AND models = '[]' AND spend_week IS NULL"
+                                 " AND rpd IS NULL AND balance = 3000000000"),
+                     1);
+}
+
+static void given_key_when_updated_then_marked_only_if_spending_changed(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char text[KEY_TEXT_BYTES], why[KEY_WHY_BYTES];
+    uint64_t marks;
+
+    create(f, "{\"name\":\"demo\",\"credits\":\"3\"}", &made, text);
+    marks = accounts_marks(f->ks.accounts);
+    assert_int_equal(update(f, "demo", "{\"limits\":{\"rpm\":1}}", &found, why), 0);
+    assert_true(accounts_marks(f->ks.accounts) == marks);
+    assert_int_equal(update(f, "demo", "{\"limits\":{\"spend_day\":\"1\"}}", &found, why), 0);
+    assert_true(accounts_marks(f->ks.accounts) == marks + 1);
+}
+
+static void given_taken_name_or_revoked_key_when_updated_then_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char text[KEY_TEXT_BYTES], why[KEY_WHY_BYTES], id[KEY_ID_TEXT_BYTES];
+
+    create(f, "{\"name\":\"a\"}", &made, text);
+    create(f, "{\"name\":\"b\"}", &made, text);
+    assert_int_equal(update(f, "b", "{\"name\":\"a\"}", &found, why), -EEXIST);
+    assert_int_equal(update(f, "b", "{\"name\":\"b\",\"limits\":{\"rpm\":1}}", &found, why), 0);
+    key_id_format(made.id, id);
+    assert_int_equal(keystore_revoke(&f->ks, id, NOW, &found), 0);
+    assert_int_equal(update(f, id, "{\"limits\":{\"rpm\":2}}", &found, why), -EKEYREVOKED);
+    assert_int_equal(keystore_rotate(&f->ks, id, &found, text), -EKEYREVOKED);
+}
+
+static void given_key_when_rotated_then_new_text_works_and_old_is_dead_for_good(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char old[KEY_TEXT_BYTES], text[KEY_TEXT_BYTES];
+    uint64_t after = 0;
+    struct key before, key;
+
+    create(f, "{\"name\":\"demo\",\"credits\":\"3\",\"limits\":{\"rpm\":7}}", &made, old);
+    assert_int_equal(lookup(f, old, &before), 0);
+    assert_int_equal(keystore_rotate(&f->ks, "demo", &found, text), 0);
+    assert_true(found.id == made.id);
+    assert_int_equal(lookup(f, old, &key), XR_EAUTH);
+    assert_int_equal(lookup(f, text, &key), 0);
+    assert_true(key.id == made.id && key.rpm == 7 && key.account == before.account);
+
+    assert_int_equal(keystore_load(&f->ks, &after, 100, true), 1); /* the writer restarts */
+    assert_int_equal(lookup(f, old, &key), XR_EAUTH);
+    assert_int_equal(lookup(f, text, &key), 0);
+}
+
+static void given_failing_database_when_rotated_then_old_text_works_on(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found;
+    char old[KEY_TEXT_BYTES], text[KEY_TEXT_BYTES] = "x";
+    struct key key;
+
+    create(f, "{\"name\":\"demo\"}", &made, old);
+    assert_int_equal(database_exec(ledger_db(f->ks.ledger), "PRAGMA query_only = 1"), 0);
+    assert_int_equal(keystore_rotate(&f->ks, "demo", &found, text), -EROFS);
+    assert_int_equal(text[0], '\0');
+    assert_int_equal(lookup(f, old, &key), 0);
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -391,6 +606,14 @@ int main(void)
         T(given_bad_requests_when_decoded_then_the_field_is_named),
         T(given_64_letters_of_four_bytes_when_decoded_then_accepted),
         T(given_created_key_when_encoded_then_the_documented_object),
+        T(given_credits_and_spending_limits_when_created_then_stored_shown_and_marked),
+        T(given_key_without_limits_when_created_then_no_entry_and_no_mark),
+        T(given_changed_config_when_loaded_again_then_nobody_is_counted_anew),
+        T(given_key_when_updated_then_only_what_is_named_changes),
+        T(given_key_when_updated_then_marked_only_if_spending_changed),
+        T(given_taken_name_or_revoked_key_when_updated_then_refused),
+        T(given_key_when_rotated_then_new_text_works_and_old_is_dead_for_good),
+        T(given_failing_database_when_rotated_then_old_text_works_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

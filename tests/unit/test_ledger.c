@@ -222,6 +222,157 @@ static void given_full_batch_over_hours_and_models_when_committed_then_sums_equa
                      LEDGER_BATCH_MAX);
 }
 
+/* ---- by day, and what keys owe ---- */
+
+static void set_balance(struct ledger *l, const char *balance)
+{
+    char sql[128];
+
+    snprintf(sql, sizeof(sql), "UPDATE api_keys SET balance = %s WHERE id = '" FIXTURE_KEY_TEXT "'",
+             balance);
+    assert_int_equal(database_exec(ledger_db(l), sql), 0);
+}
+
+static void given_events_over_days_when_committed_then_daily_sums_equal_hourly_ones(void **state)
+{
+    struct fixture *f = *state;
+
+    for (uint32_t batch = 0; batch < 2; batch++) {
+        assert_int_equal(ledger_begin(f->ledger), 0);
+        for (uint32_t i = 0; i < 300; i++) {
+            struct usage_event e = fixture_event(1000 * batch + i);
+
+            e.created_at_ms += (int64_t)(i % 60) * 3600000;
+            snprintf(e.model, sizeof(e.model), "model-%u", i % 3);
+            assert_int_equal(ledger_insert(f->ledger, &e), LEDGER_INSERTED);
+        }
+        assert_int_equal(ledger_commit(f->ledger), 0);
+    }
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(DISTINCT day) FROM usage_daily"), 3);
+    assert_int_equal(fixture_get(f->ledger, "SELECT min(day % 86400000 = 0) FROM usage_daily"), 1);
+    assert_int_equal(
+        fixture_get(f->ledger,
+                    "SELECT count(*) FROM usage_daily d JOIN (SELECT hour / 86400000 * 86400000"
+                    " AS day, api_key_id, model, sum(requests) AS r, sum(errors) AS e,"
+                    " sum(tokens_input) AS i, sum(tokens_cached) AS h, sum(tokens_output) AS o,"
+                    " sum(cost) AS c FROM usage_hourly GROUP BY 1, 2, 3) s USING (day, api_key_id,"
+                    " model) WHERE requests = r AND errors = e AND tokens_input = i AND"
+                    " tokens_cached = h AND tokens_output = o AND cost = c"),
+        fixture_get(f->ledger, "SELECT count(*) FROM usage_daily"));
+    assert_int_equal(fixture_get(f->ledger, "SELECT sum(requests) FROM usage_daily"), 600);
+}
+
+static void given_prepaid_key_when_committed_then_balance_and_one_entry_a_batch(void **state)
+{
+    struct fixture *f = *state;
+    struct usage_event duplicate = fixture_event(7);
+
+    set_balance(f->ledger, "100000");
+    for (uint32_t batch = 0; batch < 2; batch++) {
+        assert_int_equal(ledger_begin(f->ledger), 0);
+        for (uint32_t i = 0; i < 10; i++) {
+            struct usage_event e = fixture_event(10 * batch + i);
+
+            snprintf(e.model, sizeof(e.model), "model-%u", i % 3);
+            e.created_at_ms -= (int64_t)(i % 2) * 3600000;
+            assert_int_equal(ledger_insert(f->ledger, &e), LEDGER_INSERTED);
+        }
+        assert_true(ledger_insert(f->ledger, &duplicate) != LEDGER_INSERTED);
+        assert_int_equal(ledger_commit(f->ledger), 0);
+    }
+    /* 20 events of 1000 + n. */
+    assert_int_equal(fixture_get(f->ledger, "SELECT balance FROM api_keys"), 100000 - 20190);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM credit_ledger"), 2);
+    assert_int_equal(fixture_get(f->ledger,
+                                 "SELECT count(*) FROM credit_ledger WHERE kind = 'usage' AND"
+                                 " requests = 10 AND operation_id IS NULL AND ((amount = -10045"
+                                 " AND balance = 89955) OR (amount = -10145 AND balance = 79810))"),
+                     2);
+    assert_int_equal(fixture_get(f->ledger, "SELECT last_used_at FROM api_keys"),
+                     FIXTURE_AT_MS + 18);
+}
+
+static void given_keys_mixed_when_committed_then_only_the_prepaid_have_entries(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_add_key(f->ledger, "key_00000000000000b2", "plain");
+    fixture_add_key(f->ledger, "key_00000000000000c3", "poor");
+    set_balance(f->ledger, "5000");
+    assert_int_equal(database_exec(ledger_db(f->ledger), "UPDATE api_keys SET balance = 10 WHERE"
+                                                         " name = 'poor'"),
+                     0);
+    assert_int_equal(ledger_begin(f->ledger), 0);
+    for (uint32_t i = 0; i < 9; i++) {
+        static const uint64_t IDS[] = {FIXTURE_KEY, 0xb2, 0xc3};
+        struct usage_event e = fixture_event(i);
+
+        e.key_id = IDS[i % 3];
+        assert_int_equal(ledger_insert(f->ledger, &e), LEDGER_INSERTED);
+    }
+    assert_int_equal(ledger_commit(f->ledger), 0);
+
+    assert_int_equal(
+        fixture_get(f->ledger, "SELECT balance FROM api_keys WHERE name = 'poor'"), /* in debt */
+        10 - 3 * 1000 - 2 - 5 - 8);
+    assert_int_equal(fixture_get(f->ledger,
+                                 "SELECT count(*) FROM api_keys WHERE name = 'plain' AND balance IS"
+                                 " NULL AND last_used_at > 1"),
+                     1);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM credit_ledger"), 2);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM credit_ledger c JOIN api_keys k"
+                                            " ON k.id = c.api_key_id AND k.balance = c.balance"),
+                     2);
+}
+
+static void given_free_requests_of_prepaid_key_when_committed_then_no_entry(void **state)
+{
+    struct fixture *f = *state;
+    struct usage_event e = fixture_event(1);
+
+    set_balance(f->ledger, "5000");
+    e.cost_nano = 0;
+    insert(f->ledger, &e, LEDGER_INSERTED);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM credit_ledger"), 0);
+    assert_int_equal(fixture_get(f->ledger, "SELECT balance FROM api_keys"), 5000);
+    assert_int_equal(fixture_get(f->ledger, "SELECT last_used_at FROM api_keys"),
+                     FIXTURE_AT_MS + 1);
+}
+
+static void given_rolled_back_batch_of_prepaid_key_when_repeated_then_charged_once(void **state)
+{
+    struct fixture *f = *state;
+    struct usage_event e = fixture_event(1);
+
+    set_balance(f->ledger, "5000");
+    assert_int_equal(ledger_begin(f->ledger), 0);
+    assert_int_equal(ledger_insert(f->ledger, &e), LEDGER_INSERTED);
+    ledger_rollback(f->ledger);
+    insert(f->ledger, &e, LEDGER_INSERTED);
+    insert(f->ledger, &e, LEDGER_DUPLICATE);
+    assert_int_equal(fixture_get(f->ledger, "SELECT balance FROM api_keys"), 5000 - 1001);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM credit_ledger"), 1);
+}
+
+static void given_numbers_at_their_end_when_committed_then_they_stay_there(void **state)
+{
+    struct fixture *f = *state;
+    struct usage_event e = fixture_event(1);
+
+    set_balance(f->ledger, "-4000000000000000000");
+    insert(f->ledger, &e, LEDGER_INSERTED);
+    assert_int_equal(fixture_get(f->ledger, "SELECT balance FROM api_keys"),
+                     INT64_C(-4000000000000000000));
+    assert_int_equal(database_exec(ledger_db(f->ledger),
+                                   "UPDATE usage_hourly SET cost = 9223372036854775800;"
+                                   "UPDATE usage_daily SET cost = 9223372036854775800"),
+                     0);
+    e = fixture_event(2);
+    insert(f->ledger, &e, LEDGER_INSERTED);
+    assert_int_equal(fixture_get(f->ledger, "SELECT cost FROM usage_hourly"), INT64_MAX);
+    assert_int_equal(fixture_get(f->ledger, "SELECT cost FROM usage_daily"), INT64_MAX);
+}
+
 static void given_batch_when_rolled_back_then_nothing_and_it_can_be_repeated(void **state)
 {
     struct fixture *f = *state;
@@ -382,6 +533,12 @@ int main(void)
         T(given_refused_event_in_batch_when_committed_then_only_the_others_count),
         T(given_refused_attempt_when_inserted_then_its_usage_row_goes_too),
         T(given_full_batch_over_hours_and_models_when_committed_then_sums_equal_rows),
+        T(given_events_over_days_when_committed_then_daily_sums_equal_hourly_ones),
+        T(given_prepaid_key_when_committed_then_balance_and_one_entry_a_batch),
+        T(given_keys_mixed_when_committed_then_only_the_prepaid_have_entries),
+        T(given_free_requests_of_prepaid_key_when_committed_then_no_entry),
+        T(given_rolled_back_batch_of_prepaid_key_when_repeated_then_charged_once),
+        T(given_numbers_at_their_end_when_committed_then_they_stay_there),
         T(given_batch_when_rolled_back_then_nothing_and_it_can_be_repeated),
         T(given_committed_rows_when_reopened_then_they_are_there),
         T(given_locked_database_when_begun_then_busy_at_once),

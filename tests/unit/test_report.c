@@ -2,9 +2,11 @@
 
 #include <errno.h>
 
+#include "usage/meta.h"
 #include "usage/report.h"
 
 #define HOUR INT64_C(3600000)
+#define MIDNIGHT_MS (FIXTURE_AT_MS + 12 * HOUR) /* after the fixture's first day */
 #define OTHER_KEY UINT64_C(0xb2)
 
 struct fixture {
@@ -137,10 +139,11 @@ static void given_slices_of_one_when_made_then_the_same_report(void **state)
 {
     struct fixture *f = *state;
 
-    for (int by = REPORT_BY_HOUR; by <= REPORT_BY_KEY; by++) {
-        struct report_query q = everything((enum report_by)by);
+    for (int i = 0; i < 8; i++) {
+        struct report_query q = everything((enum report_by)(i / 2));
         char whole[2048], sliced[2048];
 
+        q.key_id = i % 2 == 0 ? 0 : FIXTURE_KEY;
         make(f->ledger, &q, 100, whole, sizeof(whole));
         make(f->ledger, &q, 1, sliced, sizeof(sliced));
         assert_string_equal(sliced, whole);
@@ -171,6 +174,76 @@ static void given_range_when_made_then_whole_hours_inside_it(void **state)
     q.since_at_ms = FIXTURE_AT_MS + 11 * HOUR + 1800000; /* 23:30 counts from 23:00 */
     q.until_at_ms = FIXTURE_AT_MS + 12 * HOUR;
     make(f->ledger, &q, 100, text, sizeof(text));
+    assert_non_null(strstr(text, "\"total\":{\"requests\":1,"));
+}
+
+/* The daily sums are told apart by a number that the hourly ones do not have. */
+static void
+given_a_range_of_days_when_made_then_days_from_their_sums_and_hours_at_the_edges(void **state)
+{
+    struct fixture *f = *state;
+    struct report_query q = everything(REPORT_BY_DAY);
+    char text[2048];
+
+    assert_int_equal(database_exec(ledger_db(f->ledger), "UPDATE usage_daily SET requests = 1000"),
+                     0);
+    q.since_at_ms = MIDNIGHT_MS - 24 * HOUR;
+    q.until_at_ms = MIDNIGHT_MS + 1;
+    make(f->ledger, &q, 100, text, sizeof(text));
+    assert_non_null(strstr(text, "{\"day\":\"2026-03-01T00:00:00.000Z\",\"requests\":2000,"));
+    assert_non_null(strstr(text, "{\"day\":\"2026-03-02T00:00:00.000Z\",\"requests\":1,"));
+
+    q.since_at_ms = MIDNIGHT_MS - 2 * HOUR;
+    q.until_at_ms = MIDNIGHT_MS + 24 * HOUR;
+    q.key_id = OTHER_KEY;
+    make(f->ledger, &q, 100, text, sizeof(text));
+    assert_non_null(strstr(text, "\"total\":{\"requests\":1000,"));
+    q.key_id = FIXTURE_KEY;
+    make(f->ledger, &q, 100, text, sizeof(text));
+    assert_non_null(strstr(text, "\"total\":{\"requests\":1,"));
+
+    q = everything(REPORT_BY_HOUR);
+    q.since_at_ms = MIDNIGHT_MS - 24 * HOUR;
+    make(f->ledger, &q, 100, text, sizeof(text));
+    assert_non_null(strstr(text, "\"total\":{\"requests\":4,"));
+}
+
+static void cover(struct ledger *l, const struct report_query *query, char *out, size_t size)
+{
+    struct report *r = report_new(query);
+    struct buf json;
+
+    buf_init(&json, 1 << 20);
+    while (report_step(r, l, 100) == 1)
+        ;
+    assert_int_equal(report_encode(r, l, &json), 0);
+    snprintf(out, size, "%s", buf_text(&json));
+    buf_clear(&json);
+    report_free(r);
+}
+
+static void given_hours_that_are_trimmed_when_made_then_the_range_grows_to_whole_days(void **state)
+{
+    struct fixture *f = *state;
+    struct report_query q = everything(REPORT_BY_MODEL);
+    char text[2048];
+
+    assert_int_equal(meta_set(ledger_db(f->ledger), META_HOURLY_TRIMMED, MIDNIGHT_MS), 0);
+    assert_int_equal(
+        database_exec(ledger_db(f->ledger), "DELETE FROM usage_hourly WHERE hour < 1772409600000"),
+        0);
+    cover(f->ledger, &q, text, sizeof(text));
+    assert_non_null(strstr(text, "{\"since\":\"2026-03-01T00:00:00.000Z\""));
+    assert_non_null(strstr(text, "\"total\":{\"requests\":4,"));
+
+    q.until_at_ms = FIXTURE_AT_MS + HOUR; /* both edges in the same trimmed day */
+    cover(f->ledger, &q, text, sizeof(text));
+    assert_non_null(strstr(text, "\"until\":\"2026-03-02T00:00:00.000Z\""));
+    assert_non_null(strstr(text, "\"total\":{\"requests\":3,"));
+
+    q = everything(REPORT_BY_HOUR);
+    cover(f->ledger, &q, text, sizeof(text));
+    assert_non_null(strstr(text, "{\"since\":\"2026-03-02T00:00:00.000Z\""));
     assert_non_null(strstr(text, "\"total\":{\"requests\":1,"));
 }
 
@@ -220,6 +293,8 @@ int main(void)
         T(given_slices_of_one_when_made_then_the_same_report),
         T(given_filters_when_made_then_only_those),
         T(given_range_when_made_then_whole_hours_inside_it),
+        T(given_a_range_of_days_when_made_then_days_from_their_sums_and_hours_at_the_edges),
+        T(given_hours_that_are_trimmed_when_made_then_the_range_grows_to_whole_days),
         T(given_no_usage_when_made_then_empty_rows_and_zero_total),
         T(given_more_rows_than_a_report_holds_when_made_then_e2big),
     };

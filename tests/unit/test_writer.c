@@ -37,7 +37,8 @@ struct fixture {
     struct config *config;
     struct outbox_region *outbox;
     struct keytable_region *keys;
-    size_t outbox_bytes, keys_bytes;
+    struct accounts_region *accounts;
+    size_t outbox_bytes, keys_bytes, accounts_bytes;
     struct counters counters;
     struct loop *loop;
     struct writer *writer;
@@ -51,10 +52,24 @@ static void *shared(size_t bytes)
     return memory;
 }
 
+static void each_of_none(void *arg, open_request_fn visit, void *visit_arg)
+{
+}
+
+static const struct open_requests NOTHING_RUNS = {each_of_none, NULL};
+
 static void start_writer(struct fixture *f)
 {
-    const struct writer_setup setup = {f->config, f->loop,      f->outbox,
-                                       f->keys,   &f->counters, f->start_id};
+    const struct writer_setup setup = {
+        .config = f->config,
+        .loop = f->loop,
+        .outbox = f->outbox,
+        .keys = f->keys,
+        .accounts = f->accounts,
+        .requests = &NOTHING_RUNS,
+        .counters = &f->counters,
+        .start_id = f->start_id,
+    };
 
     assert_int_equal(writer_open(&setup, &f->writer), 0);
 }
@@ -119,6 +134,9 @@ static int set_up(void **state)
     f.keys_bytes = keytable_region_spec(KEYS).bytes;
     f.outbox = shared(f.outbox_bytes);
     f.keys = shared(f.keys_bytes);
+    f.accounts_bytes = accounts_region_spec(KEYS).bytes;
+    f.accounts = shared(f.accounts_bytes);
+    accounts_region_init(f.accounts, KEYS);
     outbox_region_init(f.outbox, SLOTS, RING_BYTES);
     keytable_region_init(f.keys, KEYS, pepper);
     for (size_t i = 0; i < SLOTS; i++)
@@ -147,6 +165,7 @@ static int tear_down(void **state)
     config_unref(f->config);
     munmap(f->outbox, f->outbox_bytes);
     munmap(f->keys, f->keys_bytes);
+    munmap(f->accounts, f->accounts_bytes);
     fixture_remove_dir(f->dir);
     return 0;
 }
@@ -577,8 +596,16 @@ given_failing_ledger_when_events_pour_in_then_reading_stops_and_goes_on_later(vo
 static void given_unusable_database_when_opened_then_refused_and_left_as_it_is(void **state)
 {
     struct fixture *f = *state;
-    const struct writer_setup setup = {f->config, f->loop,      f->outbox,
-                                       f->keys,   &f->counters, f->start_id};
+    const struct writer_setup setup = {
+        .config = f->config,
+        .loop = f->loop,
+        .outbox = f->outbox,
+        .keys = f->keys,
+        .accounts = f->accounts,
+        .requests = &NOTHING_RUNS,
+        .counters = &f->counters,
+        .start_id = f->start_id,
+    };
     struct stat st;
     int fd;
 
@@ -753,8 +780,16 @@ given_crashed_instance_when_recovered_then_rings_and_spool_are_in_the_ledger(voi
 static void given_other_key_secret_when_opened_then_refused(void **state)
 {
     struct fixture *f = *state;
-    const struct writer_setup setup = {f->config, f->loop,      f->outbox,
-                                       f->keys,   &f->counters, f->start_id};
+    const struct writer_setup setup = {
+        .config = f->config,
+        .loop = f->loop,
+        .outbox = f->outbox,
+        .keys = f->keys,
+        .accounts = f->accounts,
+        .requests = &NOTHING_RUNS,
+        .counters = &f->counters,
+        .start_id = f->start_id,
+    };
     uint8_t pepper[KEY_PEPPER_BYTES] = {4};
 
     stop_writer(f);
@@ -854,6 +889,151 @@ static void given_usage_when_asked_then_the_report(void **state)
     close(fd);
 }
 
+/* ---- credits ---- */
+
+/* The words of the answer's key, once they have been counted. */
+static int64_t available(struct fixture *f, const char *name)
+{
+    struct account_values values;
+    char request[128];
+    const char *id;
+    bool is_marked = true;
+    uint32_t account;
+    uint64_t key_id;
+    cJSON *json;
+
+    snprintf(request, sizeof(request), "{\"op\":\"key.show\",\"key\":\"%s\"}", name);
+    json = ask(f, request);
+    id = json_string(json_get(json, "key"), "id");
+    assert_non_null(id);
+    assert_int_equal(key_id_parse(id, &key_id), 0);
+    cJSON_Delete(json);
+    assert_int_equal(accounts_find(f->accounts, key_id, &account), 0);
+    WAIT_FOR(
+        f, (account_get(f->accounts, account, clock_now_at_ms(), &values, &is_marked), !is_marked));
+    return values.balance_nano;
+}
+
+static void given_credit_requests_when_asked_then_add_show_history(void **state)
+{
+    struct fixture *f = *state;
+    const cJSON *credit, *entries;
+    cJSON *json;
+
+    cJSON_Delete(ask(f, "{\"op\":\"key.create\",\"name\":\"paid\",\"credits\":\"1.5\"}"));
+    assert_int_equal(available(f, "paid"), 1500000000);
+    json = ask(f, "{\"op\":\"credit.add\",\"key\":\"paid\",\"amount\":\"2\",\"operation_id\":"
+                  "\"a-1\",\"note\":\"May\"}");
+    credit = json_get(json, "credit");
+    assert_string_equal(json_string(credit, "amount"), "2");
+    assert_string_equal(json_string(credit, "balance"), "3.5");
+    assert_string_equal(json_string(credit, "operation_id"), "a-1");
+    assert_string_equal(json_string(credit, "note"), "May");
+    cJSON_Delete(json);
+    assert_int_equal(available(f, "paid"), 3500000000);
+
+    json = ask(f, "{\"op\":\"credit.show\",\"key\":\"paid\"}");
+    credit = json_get(json, "credit");
+    assert_string_equal(json_string(credit, "balance"), "3.5");
+    assert_string_equal(json_string(credit, "available"), "3.5");
+    assert_string_equal(json_string(credit, "reserved"), "0");
+    assert_int_equal(cJSON_GetArraySize(json_get(credit, "spending")), 3);
+    cJSON_Delete(json);
+
+    json = ask(f, "{\"op\":\"credit.history\",\"key\":\"paid\",\"limit\":1}");
+    entries = json_get(json, "entries");
+    assert_int_equal(cJSON_GetArraySize(entries), 1);
+    assert_string_equal(json_string(cJSON_GetArrayItem(entries, 0), "amount"), "2");
+    cJSON_Delete(json);
+    json = ask(f, "{\"op\":\"credit.history\",\"key\":\"paid\"}");
+    assert_int_equal(cJSON_GetArraySize(json_get(json, "entries")), 2);
+    cJSON_Delete(json);
+}
+
+static void given_wrong_credit_requests_when_asked_then_errors_with_codes(void **state)
+{
+    static const struct {
+        const char *members;
+        const char *code;
+    } CASES[] = {
+        {"\"amount\":\"1\"", "invalid_request"}, /* no key */
+        {"\"key\":\"nobody\",\"amount\":\"1\"", "key_not_found"},
+        {"\"key\":\"fixture\"", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":1", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"0\"", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"1e3\"", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"4000000001\"", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"1\",\"operation_id\":\"\"", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"1\",\"operation_id\":\"a b\"", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"1\",\"operation_id\":7", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"1\",\"note\":\"a\\nb\"", "invalid_request"},
+        {"\"key\":\"fixture\",\"amount\":\"2\",\"operation_id\":\"x\"", "operation_id_reused"},
+        {"\"key\":\"fixture\",\"amount\":\"4000000000\"", "balance_out_of_range"},
+    };
+    struct fixture *f = *state;
+    char request[256];
+
+    cJSON_Delete(ask(f, "{\"op\":\"credit.add\",\"key\":\"fixture\",\"amount\":\"1\","
+                        "\"operation_id\":\"x\"}"));
+    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
+        snprintf(request, sizeof(request), "{\"op\":\"credit.add\",%s}", CASES[i].members);
+        ask_and_expect_error(f, request, CASES[i].code);
+    }
+    ask_and_expect_error(f, "{\"op\":\"credit.history\",\"key\":\"fixture\",\"limit\":-1}",
+                         "invalid_request");
+    ask_and_expect_error(f, "{\"op\":\"credit.show\",\"key\":\"nobody\"}", "key_not_found");
+    assert_int_equal(get(f, "SELECT balance FROM api_keys"), 1000000000);
+}
+
+static void given_key_requests_when_asked_then_update_and_rotate(void **state)
+{
+    struct fixture *f = *state;
+    cJSON *made = ask(f, "{\"op\":\"key.create\",\"name\":\"demo\",\"tier\":\"free\"}");
+    const char *old = json_string(json_get(made, "key"), "key"), *new;
+    struct key key;
+    cJSON *json = ask(f, "{\"op\":\"key.update\",\"key\":\"demo\",\"limits\":{\"rpm\":3,"
+                         "\"spend_day\":\"0.25\"}}");
+
+    assert_string_equal(json_string(json_get(json_get(json, "key"), "limits"), "spend_day"),
+                        "0.25");
+    assert_null(json_get(json_get(json, "key"), "key"));
+    cJSON_Delete(json);
+    assert_int_equal(keytable_lookup(f->keys, old, strlen(old), 0, &key), 0);
+    assert_int_equal(key.rpm, 3);
+    ask_and_expect_error(f, "{\"op\":\"key.update\",\"key\":\"demo\",\"credits\":\"1\"}",
+                         "invalid_request");
+    ask_and_expect_error(f, "{\"op\":\"key.update\",\"key\":\"demo\",\"name\":\"fixture\"}",
+                         "key_exists");
+
+    json = ask(f, "{\"op\":\"key.rotate\",\"key\":\"demo\"}");
+    new = json_string(json_get(json, "key"), "key");
+    assert_non_null(new);
+    assert_true(keytable_lookup(f->keys, old, strlen(old), 0, &key) < 0);
+    assert_int_equal(keytable_lookup(f->keys, new, strlen(new), 0, &key), 0);
+    assert_int_equal(key.rpm, 3);
+    cJSON_Delete(json);
+    cJSON_Delete(ask(f, "{\"op\":\"key.revoke\",\"key\":\"demo\"}"));
+    cJSON_Delete(made);
+}
+
+static void given_events_of_prepaid_key_when_writer_restarts_then_counted_from_ring(void **state)
+{
+    struct fixture *f = *state;
+
+    cJSON_Delete(ask(f, "{\"op\":\"credit.add\",\"key\":\"fixture\",\"amount\":\"1\"}"));
+    assert_int_equal(available(f, "fixture"), 1000000000);
+    stop_writer(f);
+    append(f, 0, 5, 3); /* of a living worker: acked by packets alone */
+    start_writer(f);
+    assert_int_equal(available(f, "fixture"), 1000000000 - 1005 - 1006 - 1007);
+    assert_int_equal(get(f, "SELECT count(*) FROM usage"), 0);
+
+    outbox_set_owner(outbox_slot(f->outbox, 0), 0);
+    WAIT_FOR(f, is_committed(f, 0));
+    assert_int_equal(get(f, "SELECT balance FROM api_keys"), 1000000000 - 1005 - 1006 - 1007);
+    assert_int_equal(available(f, "fixture"), 1000000000 - 1005 - 1006 - 1007);
+}
+
 static void given_new_tier_in_config_when_reloaded_then_keys_follow(void **state)
 {
     struct fixture *f = *state;
@@ -896,6 +1076,10 @@ int main(void)
         T(given_wrong_requests_when_asked_then_errors_with_codes),
         T(given_full_key_table_when_created_then_capacity_reached),
         T(given_usage_when_asked_then_the_report),
+        T(given_credit_requests_when_asked_then_add_show_history),
+        T(given_wrong_credit_requests_when_asked_then_errors_with_codes),
+        T(given_key_requests_when_asked_then_update_and_rotate),
+        T(given_events_of_prepaid_key_when_writer_restarts_then_counted_from_ring),
         T(given_new_tier_in_config_when_reloaded_then_keys_follow),
     };
 

@@ -1,0 +1,99 @@
+#include "usage/spent.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define DAY_MS INT64_C(86400000)
+
+int spent_reader_open(struct ledger *ledger, struct spent_reader *reader)
+{
+    sqlite3 *db = ledger_db(ledger);
+    int64_t last_at_ms;
+    int rc;
+
+    memset(reader, 0, sizeof(*reader));
+    if (db == NULL)
+        return -EIO;
+    rc = database_get_i64(db, "SELECT max(day) FROM usage_daily", 0, &last_at_ms);
+    if (rc == 0)
+        rc = database_prepare(db, "SELECT cost FROM usage_daily WHERE day = ?1 AND api_key_id = ?2",
+                              &reader->stmt);
+    reader->last_day = last_at_ms / DAY_MS;
+    return rc;
+}
+
+void spent_reader_close(struct spent_reader *reader)
+{
+    sqlite3_finalize(reader->stmt);
+    reader->stmt = NULL;
+}
+
+static int read_day(struct spent_reader *reader, const char *key_text, int64_t day, int64_t *nano)
+{
+    int rc;
+
+    *nano = 0;
+    sqlite3_bind_int64(reader->stmt, 1, day * DAY_MS);
+    sqlite3_bind_text(reader->stmt, 2, key_text, -1, SQLITE_STATIC);
+    while ((rc = sqlite3_step(reader->stmt)) == SQLITE_ROW) {
+        if (__builtin_add_overflow(*nano, sqlite3_column_int64(reader->stmt, 0), nano))
+            *nano = INT64_MAX;
+    }
+    sqlite3_reset(reader->stmt);
+    return database_errno(rc);
+}
+
+static void add(int64_t *sum, int64_t nano)
+{
+    if (__builtin_add_overflow(*sum, nano, sum))
+        *sum = INT64_MAX;
+}
+
+/* The first day of any of the periods, and the last of those after them that the ledger knows. */
+static void range(const struct spent_reader *reader, const struct spent spent[SPEND_PERIODS],
+                  unsigned wanted, int64_t *first, int64_t *last)
+{
+    *first = INT64_MAX;
+    *last = -1;
+    for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++) {
+        int64_t from = spend_period_start_ms(p, spent[p].period) / DAY_MS;
+        int64_t to = spend_period_start_ms(p, spent[p].period + 2) / DAY_MS - 1;
+
+        if ((wanted >> p & 1) == 0)
+            continue;
+        if (from < *first)
+            *first = from;
+        if (to > *last)
+            *last = to;
+    }
+    if (*last > reader->last_day)
+        *last = reader->last_day;
+}
+
+int spent_read(struct spent_reader *reader, uint64_t key_id, int64_t now_at_ms, unsigned wanted,
+               struct spent out[SPEND_PERIODS])
+{
+    char key_text[KEY_ID_TEXT_BYTES];
+    int64_t first, last;
+
+    for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++)
+        out[p] = (struct spent){.period = spend_period_number(p, now_at_ms)};
+    key_id_format(key_id, key_text);
+    range(reader, out, wanted, &first, &last);
+    for (int64_t day = first; day <= last; day++) {
+        int64_t nano;
+        int rc = read_day(reader, key_text, day, &nano);
+
+        if (rc < 0)
+            return rc;
+        for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++) {
+            int64_t number = spend_period_number(p, day * DAY_MS);
+
+            if ((wanted >> p & 1) != 0 && number == out[p].period)
+                add(&out[p].nano, nano);
+            if ((wanted >> p & 1) != 0 && number == out[p].period + 1)
+                add(&out[p].next_nano, nano);
+        }
+    }
+    return 0;
+}

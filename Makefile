@@ -24,6 +24,8 @@ CTL := $(sort $(wildcard gateway/ctl/*.c))
 SIM := $(sort $(wildcard tests/sim/*.c))
 UNIT := $(sort $(wildcard tests/unit/test_*.c))
 FUZZ := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FAULTS := $(patsubst %.c,$(BUILD)/%.so,$(sort $(wildcard tests/faults/*.c)))
+BENCH := $(sort $(wildcard tests/bench/*.c))
 MIGRATIONS := $(sort $(wildcard sql/*.up.sql))
 
 LIB_SRC := $(COMMON) $(USAGE) $(PROVIDERS) $(ROUTER) $(GATEWAY)
@@ -31,8 +33,8 @@ objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(UNIT))
 BINARIES := $(BUILD)/xrouter $(BUILD)/xrouterctl $(BUILD)/llm-sim
 
-.PHONY: all run test unit integration bench lint asan fuzz fuzz-targets clients coverage crash hooks docs \
-  install clean
+.PHONY: all run test unit integration bench bench-ledger lint asan fuzz fuzz-targets clients tokens bench-tokens coverage \
+  crash hooks docs install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -65,7 +67,26 @@ $(BUILD)/usage/migrations.inc: $(MIGRATIONS) sql/embed.sh
 
 $(BUILD)/usage/migrate.o: $(BUILD)/usage/migrations.inc
 
-$(BUILD)/libxrouter.a: $(call objects,$(LIB_SRC))
+# The vocabularies: expanded into lookup tables by a tool of this machine, then bytes of the binary.
+VOCABULARIES := o200k_base cl100k_base
+VOCABULARY_TABLES := $(VOCABULARIES:%=$(BUILD)/usage/vocabularies/%.table)
+HOSTCC ?= cc
+
+$(BUILD)/usage/vocabularies/expand: usage/vocabularies/expand.c usage/vocabulary.h | build/.deps-build
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(HOSTCC) -std=gnu11 -O2 $(WARNINGS) $(WERROR) -I. -o $@ $<
+
+$(BUILD)/usage/vocabularies/%.table: usage/vocabularies/%.tokens $(BUILD)/usage/vocabularies/expand
+	$(call say,GEN,$@)
+	$(Q)$(BUILD)/usage/vocabularies/expand $< $@
+
+$(BUILD)/usage/vocabularies/embed.o: usage/vocabularies/embed.S usage/vocabularies/characters.bin \
+  $(VOCABULARY_TABLES)
+	$(call say,AS,$<)
+	$(Q)$(CC) -c -Wa,-I$(@D),-I$(<D) -o $@ $<
+
+$(BUILD)/libxrouter.a: $(call objects,$(LIB_SRC)) $(BUILD)/usage/vocabularies/embed.o
 	@rm -f $@
 	$(call say,AR,$@)
 	$(Q)$(AR) rcs $@ $^
@@ -94,21 +115,30 @@ $(BUILD)/tests/unit/test_sim_%: $(BUILD)/tests/unit/test_sim_%.o \
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
+# What the fault tests preload: plain C, without the sanitizers of the program it is loaded into.
+$(BUILD)/tests/faults/%.so: tests/faults/%.c | build/.deps-build
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -std=gnu11 -g -O2 $(WARNINGS) -Wno-missing-prototypes $(WERROR) -D_GNU_SOURCE -fPIC -shared -o $@ $<
+
+.PHONY: faults
+faults: $(FAULTS)
+
 run: all
 	@etc/demo.sh $(BUILD)
 
-test: all $(UNIT_BIN) | build/.deps-test
+test: all faults $(UNIT_BIN) | build/.deps-test
 	@tests/run.sh $(BUILD) unit integration
 
 unit: $(UNIT_BIN)
 	@tests/run.sh $(BUILD) unit
 
 # The kill tests, many rounds each.
-crash: all | build/.deps-test
+crash: all faults | build/.deps-test
 	@XROUTER_CRASH_ROUNDS=$${ROUNDS:-20} XROUTER_WRITER_STOP_S=10 XROUTER_TESTS=tests/integration/test_crash.py \
 	  tests/run.sh $(BUILD) integration
 
-integration: all | build/.deps-test
+integration: all faults | build/.deps-test
 	@tests/run.sh $(BUILD) integration
 
 # Slower by its nature: the tests' deadlines stretch (XROUTER_SLOW), their assertions stay.
@@ -142,11 +172,31 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libxrouter.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS) -pthread
 
-bench: all | build/.deps-bench
+BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(BENCH))
+$(BENCH_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libxrouter.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+bench: all $(BENCH_BIN) | build/.deps-bench
 	@tests/bench/run.sh $(BUILD)
+
+# Reports over ten million requests and the writer's drain: some minutes, 3 GB of disk.
+bench-ledger: all $(BENCH_BIN)
+	@$(BUILD)/tests/bench/ledger $(BUILD)
 
 clients: all | build/.deps-clients
 	@tests/clients/run.sh $(BUILD)
+
+# Our tokenizer against the original: every token must be the same.
+tokens: $(BUILD)/tests/tokens/driver | build/.deps-clients
+	@tests/tokens/run.sh $(BUILD)
+
+bench-tokens: $(BUILD)/tests/tokens/driver | build/.deps-clients
+	@tests/bench/tokens.sh $(BUILD)
+
+$(BUILD)/tests/tokens/driver: $(BUILD)/tests/tokens/driver.o $(BUILD)/libxrouter.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 hooks:
 	@install -D -m 755 tests/lint/hooks/pre-commit "$$(git rev-parse --git-path hooks)/pre-commit"
@@ -163,4 +213,4 @@ install: all
 clean:
 	rm -rf build
 
--include $(patsubst %.c,$(BUILD)/%.d,$(LIB_SRC) gateway/main.c $(CTL) $(SIM) $(UNIT))
+-include $(patsubst %.c,$(BUILD)/%.d,$(LIB_SRC) gateway/main.c $(CTL) $(SIM) $(UNIT) $(BENCH) tests/tokens/driver.c)

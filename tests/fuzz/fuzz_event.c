@@ -35,7 +35,7 @@ static void check_record(const uint8_t *record, size_t len)
 }
 
 /* The input becomes what follows the CRC of a record of its length. */
-static void check_as_contents(const uint8_t *data, size_t size)
+static void check_as_contents(const uint8_t *data, size_t size, uint8_t version)
 {
     struct usage_event none = {0};
     uint8_t record[USAGE_EVENT_MAX];
@@ -43,6 +43,7 @@ static void check_as_contents(const uint8_t *data, size_t size)
     uint32_t len, crc;
 
     usage_event_encode(&none, record); /* for its magic */
+    record[3] = version;
     memcpy(record + 12, data, size < room ? size : room);
     len = (uint32_t)(12 + (size < room ? size : room)) / 8 * 8;
     if (len < 16)
@@ -56,6 +57,7 @@ static void check_as_contents(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     check_record(data, size);
-    check_as_contents(data, size);
+    for (uint8_t version = 1; version <= USAGE_RECORD_VERSION; version++)
+        check_as_contents(data, size, version);
     return 0;
 }

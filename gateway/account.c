@@ -23,6 +23,7 @@ struct question {
 };
 static const struct question KEY = {"key.summary", "summary", true};
 static const struct question USAGE = {"usage", "usage", false};
+static const struct question PROVIDERS = {"provider.status", "providers", false};
 static const struct question GENERATION = {"generation", "generation", true};
 
 /* A request that waits for the usage-writer. */
@@ -165,15 +166,25 @@ static bool take_query(struct http_request *r, struct query_param *params, size_
     return false;
 }
 
-void account_handle_key(void *arg, struct http_request *r)
+static void ask_plainly(struct worker *w, struct http_request *r, const struct question *question)
 {
     struct buf json;
 
     if (!take_query(r, NULL, 0))
         return;
     buf_init(&json, QUESTION_MAX);
-    put_op(&json, &KEY, r);
-    look_up(arg, r, &KEY, &json);
+    put_op(&json, question, r);
+    look_up(w, r, question, &json);
+}
+
+void account_handle_key(void *arg, struct http_request *r)
+{
+    ask_plainly(arg, r, &KEY);
+}
+
+void account_handle_providers(void *arg, struct http_request *r)
+{
+    ask_plainly(arg, r, &PROVIDERS);
 }
 
 void account_handle_usage(void *arg, struct http_request *r)

@@ -21,7 +21,8 @@ struct ask {
     struct event_source source;
     struct timer timer;
     struct asker *asker;
-    struct ask *next, **link;
+    struct ask *next, *prev; /* the asker's list */
+    bool is_listed;
     int fd;
     struct buf in, out;
     size_t received; /* bytes in all, dropped frames too */
@@ -37,16 +38,23 @@ struct asker {
     size_t count;
 };
 
+static void unlist(struct asker *a, struct ask *ask)
+{
+    if (ask->prev != NULL)
+        ask->prev->next = ask->next;
+    else
+        a->open = ask->next;
+    if (ask->next != NULL)
+        ask->next->prev = ask->prev;
+    a->count--;
+}
+
 static void ask_free(struct ask *ask)
 {
     struct asker *a = ask->asker;
 
-    if (ask->link != NULL) {
-        *ask->link = ask->next;
-        if (ask->next != NULL)
-            ask->next->link = ask->link;
-        a->count--;
-    }
+    if (ask->is_listed)
+        unlist(a, ask);
     loop_timer_cancel(a->loop, &ask->timer);
     if (ask->fd >= 0) {
         loop_remove(a->loop, ask->fd, &ask->source);
@@ -204,13 +212,13 @@ static void on_timer(struct timer *t)
     fail(container_of(t, struct ask, timer), -ETIMEDOUT);
 }
 
-static void link_ask(struct asker *a, struct ask *ask)
+static void list(struct asker *a, struct ask *ask)
 {
     ask->next = a->open;
-    ask->link = &a->open;
     if (ask->next != NULL)
-        ask->next->link = &ask->next;
+        ask->next->prev = ask;
     a->open = ask;
+    ask->is_listed = true;
     a->count++;
 }
 
@@ -256,8 +264,10 @@ void asker_free(struct asker *a)
 {
     if (a == NULL)
         return;
-    while (a->open != NULL)
-        ask_free(a->open);
+    for (struct ask *ask = a->open, *next; ask != NULL; ask = next) {
+        next = ask->next;
+        ask_free(ask);
+    }
     free(a);
 }
 
@@ -288,7 +298,7 @@ int ask_start(struct asker *a, const char *json, size_t len, int64_t timeout_ms,
         ask_free(ask);
         return rc;
     }
-    link_ask(a, ask);
+    list(a, ask);
     *out = ask;
     return 0;
 }

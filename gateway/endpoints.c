@@ -110,6 +110,7 @@ const struct endpoint ENDPOINTS[] = {
     {"GET", "/v1/key", true, true, account_handle_key},
     {"GET", "/v1/usage", true, true, account_handle_usage},
     {"GET", "/v1/generation", true, true, account_handle_generation},
+    {"GET", "/v1/providers/status", true, true, account_handle_providers},
     {"GET", "/health", false, false, ops_handle_health},
     {"GET", "/ready", false, false, ops_handle_ready},
     {"GET", "/metrics", false, false, ops_handle_metrics},

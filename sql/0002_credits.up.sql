@@ -27,6 +27,12 @@ CREATE TABLE credit_ledger (
 
 CREATE INDEX credit_ledger_by_key ON credit_ledger (api_key_id, id);
 
+-- Who pays for what an attempt used: 0 nobody (nothing was used), 1 the key, 2 the gateway.
+ALTER TABLE usage_attempts ADD COLUMN payer INTEGER NOT NULL DEFAULT 0;
+UPDATE usage_attempts SET payer = 1
+ WHERE number = (SELECT max(a.number) FROM usage_attempts a WHERE a.usage_id = usage_attempts.usage_id)
+   AND (SELECT source FROM usage WHERE id = usage_id) <> 0;
+
 -- Sums of usage_hourly, kept in the same transaction.
 CREATE TABLE usage_daily (
     day           INTEGER NOT NULL, -- its first millisecond, UTC
@@ -102,3 +108,12 @@ SELECT strftime('%Y-%m-%d', day / 1000, 'unixepoch') AS day, api_key_id, model,
        requests, errors, tokens_input, tokens_cached, tokens_output,
        rtrim(rtrim(printf('%d.%09d', cost / 1000000000, cost % 1000000000), '0'), '.') AS cost
   FROM usage_daily;
+
+DROP VIEW usage_attempts_view;
+CREATE VIEW usage_attempts_view AS
+SELECT lower(hex(usage_id)) AS usage_id, number, provider, model, status, error,
+       strftime('%Y-%m-%dT%H:%M:%S', started_at / 1000, 'unixepoch')
+           || printf('.%03dZ', started_at % 1000) AS started_at,
+       duration_ms, tokens_input, tokens_cached, tokens_output,
+       CASE payer WHEN 0 THEN 'nobody' WHEN 1 THEN 'key' WHEN 2 THEN 'gateway' END AS payer
+  FROM usage_attempts;

@@ -27,6 +27,9 @@ struct rollup {
     int64_t last_used_at_ms;
 };
 
+/* Stored numbers: never renumber. */
+enum attempt_payer { PAYER_NOBODY = 0, PAYER_KEY = 1, PAYER_GATEWAY = 2 };
+
 enum statement {
     ST_BEGIN,
     ST_COMMIT,
@@ -74,8 +77,8 @@ static const char *const STATEMENTS[ST_COUNT] = {
     [ST_DELETE_ATTEMPTS] = "DELETE FROM usage_attempts WHERE usage_id = ?1",
     [ST_INSERT_ATTEMPT] =
         "INSERT INTO usage_attempts (usage_id, number, provider, model, status, error, started_at,"
-        " duration_ms, tokens_input, tokens_cached, tokens_output)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        " duration_ms, tokens_input, tokens_cached, tokens_output, payer)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     /* A key whose time was over may be used anew; what arrives late does not replace what is newer.
      */
     [ST_REMEMBER] = "INSERT INTO idempotency (key_digest, request_digest, usage_id, created_at)"
@@ -379,6 +382,16 @@ static int insert_usage(struct ledger *l, const struct usage_event *e, const str
     return database_step(st);
 }
 
+/* The key pays for the attempt that gave it its answer; what others used up is the gateway's. */
+static enum attempt_payer payer(const struct usage_event *e, size_t i)
+{
+    const struct usage_attempt *a = &e->attempts[i];
+
+    if (i + 1 == e->attempt_count && e->source != USAGE_BY_NOBODY)
+        return PAYER_KEY;
+    return a->tokens_input > 0 || a->tokens_output > 0 ? PAYER_GATEWAY : PAYER_NOBODY;
+}
+
 static int insert_attempt(struct ledger *l, const struct usage_event *e, size_t i)
 {
     const struct usage_attempt *a = &e->attempts[i];
@@ -395,6 +408,7 @@ static int insert_attempt(struct ledger *l, const struct usage_event *e, size_t 
     sqlite3_bind_int64(st, 9, a->tokens_input);
     sqlite3_bind_int64(st, 10, a->tokens_cached);
     sqlite3_bind_int64(st, 11, a->tokens_output);
+    sqlite3_bind_int(st, 12, (int)payer(e, i));
     return database_step(st);
 }
 

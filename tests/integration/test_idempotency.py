@@ -54,9 +54,9 @@ def test_repeat_gets_the_same_answer_and_costs_nothing(gateway, sim, stream):
     assert asked(sim) == 1
     assert gateway.counter("idempotent_replays_total") == 5
     assert gateway.counter("answers_stored_total") == 1
+    assert_ledger_clean(gateway)
     gateway.stop()
     assert_exact(gateway, sim, [first.headers["x-request-id"]], 1)
-    assert_ledger_clean(gateway)
 
 
 def test_ten_at_once_are_one_call_and_one_charge(gateway, sim):

@@ -112,7 +112,7 @@ def test_generation_that_failed(used):
 
 
 def test_generation_of_a_stream_that_was_cancelled(gateway, sim):
-    stream = gateway.stream("[[words:400]] [[gap:20]]")
+    stream = gateway.stream("[[words:2000]] [[chunk_ms:10]]")
     next(stream.events())
     request_id = stream.response.getheader("x-request-id")
     stream.close()
@@ -194,8 +194,24 @@ def test_bad_parameters_are_named(gateway):
         assert answer.error["code"] == "invalid_request" and answer.error["param"] == param, path
 
 
+def test_providers_status(used):
+    def measured():
+        answer = get(used, "/v1/providers/status")
+        assert answer.status == 200 and answer.json["object"] == "list"
+        rows = [row for row in answer.json["data"] if row["status"] != "unused"]
+        return rows or None
+
+    rows = wait_until(measured, 20, "a measured provider")
+    assert {row["provider"] for row in rows} == {"gigachat"}
+    for row in rows:
+        assert set(row) == {
+            "provider", "model", "status", "latency_ms", "error_rate", "updated_at",
+        }  # fmt: skip
+        assert 0 <= row["error_rate"] <= 1
+
+
 def test_a_key_is_needed(gateway):
-    for path in ("/v1/key", "/v1/usage", "/v1/generation?id=" + "0" * 32):
+    for path in ("/v1/key", "/v1/usage", "/v1/providers/status", "/v1/generation?id=" + "0" * 32):
         assert get(gateway, path, key=False).status == 401
         assert gateway.request("POST", path, {}).status == 405
 

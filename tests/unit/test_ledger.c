@@ -125,6 +125,39 @@ static void given_failed_event_when_committed_then_error_code_and_error_count(vo
     assert_int_equal(fixture_get(f->ledger, "SELECT errors FROM usage_hourly"), 1);
 }
 
+static void given_attempts_when_committed_then_each_says_who_pays(void **state)
+{
+    struct fixture *f = *state;
+    struct usage_event e = fixture_event(1);
+
+    e.attempt_count = 3;
+    e.attempts[1] = e.attempts[2] = e.attempts[0];
+    e.attempts[0].tokens_input = e.attempts[0].tokens_output = 0; /* refused at once */
+    insert(f->ledger, &e, LEDGER_INSERTED);
+
+    assert_int_equal(fixture_get(f->ledger, "SELECT payer FROM usage_attempts WHERE number = 1"),
+                     0);
+    assert_int_equal(fixture_get(f->ledger, "SELECT payer FROM usage_attempts WHERE number = 2"),
+                     2);
+    assert_int_equal(fixture_get(f->ledger, "SELECT payer FROM usage_attempts WHERE number = 3"),
+                     1);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM usage_attempts_view"
+                                            " WHERE payer = 'gateway' AND number = 2"),
+                     1);
+}
+
+static void given_request_that_costs_nothing_when_committed_then_no_key_pays(void **state)
+{
+    struct fixture *f = *state;
+    struct usage_event e = fixture_event(1);
+
+    e.source = USAGE_BY_NOBODY;
+    e.tokens_input = e.tokens_cached = e.tokens_output = e.cost_nano = 0;
+    insert(f->ledger, &e, LEDGER_INSERTED);
+
+    assert_int_equal(fixture_get(f->ledger, "SELECT payer FROM usage_attempts"), 2);
+}
+
 static void given_same_event_again_when_inserted_then_duplicate_changes_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -527,6 +560,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(given_new_database_when_opened_then_private_wal_and_full_sync),
         T(given_event_when_committed_then_row_attempt_sums_and_last_use),
+        T(given_attempts_when_committed_then_each_says_who_pays),
+        T(given_request_that_costs_nothing_when_committed_then_no_key_pays),
         T(given_failed_event_when_committed_then_error_code_and_error_count),
         T(given_same_event_again_when_inserted_then_duplicate_changes_nothing),
         T(given_same_id_with_other_cost_when_inserted_then_differs_and_first_stays),

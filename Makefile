@@ -209,6 +209,9 @@ install: all
 	install -D -m 755 $(BUILD)/xrouter $(DESTDIR)$(PREFIX)/bin/xrouter
 	install -D -m 755 $(BUILD)/xrouterctl $(DESTDIR)$(PREFIX)/bin/xrouterctl
 	install -D -m 640 etc/xrouter.json $(DESTDIR)/etc/xrouter/xrouter.json
+	install -D -m 755 etc/backup.sh $(DESTDIR)/usr/lib/xrouter/backup.sh
+	install -D -m 644 -t $(DESTDIR)/lib/systemd/system etc/systemd/xrouter-backup.service \
+	  etc/systemd/xrouter-backup.timer
 
 clean:
 	rm -rf build

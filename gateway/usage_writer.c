@@ -65,6 +65,7 @@ static int open_writer(struct usage_writer *u, const struct child_setup *setup)
         .requests = &u->requests,
         .counters = counters_slot(setup->instance->counters, setup->slot),
         .start_id = shm_start_id(setup->instance->shm),
+        .region = setup->instance->counters,
     };
 
     return writer_open(&writer, &u->writer);

@@ -8,8 +8,8 @@
 #include "common/frame.h"
 #include "common/json.h"
 
-static const struct control_op *const GROUPS[] = {CONTROL_KEY_OPS, CONTROL_USAGE_OPS,
-                                                  CONTROL_ANSWER_OPS, CONTROL_CREDIT_OPS};
+static const struct control_op *const GROUPS[] = {
+    CONTROL_KEY_OPS, CONTROL_USAGE_OPS, CONTROL_ANSWER_OPS, CONTROL_CREDIT_OPS, CONTROL_LEDGER_OPS};
 
 bool control_task_is_open(const struct control_task *task)
 {

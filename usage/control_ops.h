@@ -49,7 +49,7 @@ struct control_op {
 };
 /* Each ends with a NULL name. */
 extern const struct control_op CONTROL_KEY_OPS[], CONTROL_USAGE_OPS[], CONTROL_ANSWER_OPS[],
-    CONTROL_CREDIT_OPS[];
+    CONTROL_CREDIT_OPS[], CONTROL_LEDGER_OPS[];
 
 /* Answers the request, or begins to: then task says how it goes on. Frames are appended to out,
  * which may come to hold a key's text. */

@@ -147,7 +147,7 @@ static int set_balance(struct ledger *ledger, const struct credit_entry *e)
 static int pay(const struct keystore *ks, const struct key_record *key, struct credit_entry *e)
 {
     int64_t before_nano = key->balance_nano == ACCOUNT_UNLIMITED ? 0 : key->balance_nano;
-    struct credit_entry earlier;
+    struct credit_entry earlier = {0};
     int rc = -ENOENT;
 
     if (e->operation_id[0] != '\0')
@@ -291,7 +291,7 @@ static int read_spent(struct ledger *ledger, uint64_t key_id, int64_t now_at_ms,
 int credits_show(const struct keystore *ks, const struct open_requests *requests,
                  const char *name_or_id, int64_t now_at_ms, struct buf *out)
 {
-    struct spent spent[SPEND_PERIODS];
+    struct spent spent[SPEND_PERIODS] = {0};
     struct account_values values;
     struct key_record key;
     char id[KEY_ID_TEXT_BYTES];

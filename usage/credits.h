@@ -44,9 +44,10 @@ void credit_entry_encode(const struct credit_entry *e, struct buf *out);
 int credits_add(const struct keystore *ks, const char *name_or_id, int64_t now_at_ms,
                 struct credit_entry *e);
 
-/* Appends the members "key", "name", "balance", "available", "reserved" and "spending" (see
- * docs/architecture.md) of an object. requests may be NULL: then nothing is reserved. 0, -ENOENT,
- * -errno. */
+/* Appends the members "key", "name", "balance", "available" (what the workers see: the balance less
+ * what is reserved or on its way; null while it is counted anew), "reserved" and "spending" (an
+ * array of {"period","limit","spent","left","resets_at"}) of an object. requests may be NULL: then
+ * nothing is reserved. 0, -ENOENT, -errno. */
 int credits_show(const struct keystore *ks, const struct open_requests *requests,
                  const char *name_or_id, int64_t now_at_ms, struct buf *out);
 

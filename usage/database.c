@@ -109,13 +109,11 @@ static int make_private(const char *path, bool may_make)
     return rc;
 }
 
-/* The keys decide who gets in: they are checked at each start. The whole file would take minutes.
- */
-static int check_keys(sqlite3 *db, char why[DATABASE_WHY_BYTES])
+static int check_table(sqlite3 *db, const char *sql, char why[DATABASE_WHY_BYTES])
 {
     sqlite3_stmt *stmt = NULL;
     const char *text = NULL;
-    int rc = sqlite3_prepare_v2(db, "PRAGMA quick_check('api_keys')", -1, &stmt, NULL);
+    int rc = sqlite3_prepare_v2(db, sql, -1, &stmt, NULL);
 
     if (rc == SQLITE_OK)
         rc = sqlite3_step(stmt);
@@ -130,6 +128,15 @@ static int check_keys(sqlite3 *db, char why[DATABASE_WHY_BYTES])
     sqlite3_finalize(stmt);
     rc = database_errno(rc);
     return rc < 0 ? rc : -EBADMSG;
+}
+
+/* Who gets in, and what they have paid, is checked at each start. The whole file would take minutes
+ * (usage/integrity.h). */
+static int check_tables(sqlite3 *db, char why[DATABASE_WHY_BYTES])
+{
+    int rc = check_table(db, "PRAGMA quick_check('api_keys')", why);
+
+    return rc == 0 ? check_table(db, "PRAGMA quick_check('credit_ledger')", why) : rc;
 }
 
 /* An SQLite file of some other program must not get our tables. */
@@ -162,7 +169,7 @@ static int check(sqlite3 *db, char why[DATABASE_WHY_BYTES])
     if (rc == 0)
         rc = migrate_up(db, list, count, why);
     if (rc == 0)
-        rc = check_keys(db, why);
+        rc = check_tables(db, why);
     return rc;
 }
 
@@ -177,6 +184,9 @@ int database_open(const char *path, bool check_it, sqlite3 **out, char why[DATAB
         snprintf(why, DATABASE_WHY_BYTES, "cannot be opened: %s", strerror(-rc));
         return rc;
     }
+    /* Its statistics take a lock each time memory is asked for. Refused once SQLite runs: then this
+     * has been said before. */
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     rc = database_errno(sqlite3_open_v2(
         path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL));
     if (rc == 0)

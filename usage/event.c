@@ -217,7 +217,8 @@ struct reader {
     bool bad; /* something did not fit: what was read since is zeros */
 };
 
-static void get_bytes(struct reader *r, void *out, size_t len)
+/* Inline: nearly everywhere the length is a constant, and a copy then one instruction. */
+static inline void get_bytes(struct reader *r, void *out, size_t len)
 {
     if ((size_t)(r->end - r->p) < len) {
         r->bad = true;

@@ -14,7 +14,7 @@
 #include "usage/ledger.h"
 #include "usage/outbox.h"
 
-#define GROUP_COMMIT_RECORDS 500           /* a transaction's size */
+#define GROUP_COMMIT_RECORDS 2000          /* a transaction's size */
 #define GROUP_FULL_BYTES (4 * 1024 * 1024) /* from here on nothing more should be added */
 
 struct group; /* opaque */

@@ -124,8 +124,8 @@ static void put_spending(struct buf *out, const struct key_record *key,
 int key_summary_encode(const struct keystore *ks, const struct key_record *key,
                        const struct sums *total, int64_t now_at_ms, struct buf *out)
 {
-    struct spent spent[SPEND_PERIODS];
-    struct account_values left;
+    struct spent spent[SPEND_PERIODS] = {0};
+    struct account_values left = {0};
     struct limit limit;
     char id[KEY_ID_TEXT_BYTES];
     bool is_prepaid = key->balance_nano != ACCOUNT_UNLIMITED;

@@ -16,7 +16,7 @@
 #include "usage/database.h"
 #include "usage/event.h"
 
-#define LEDGER_BATCH_MAX 1024
+#define LEDGER_BATCH_MAX 4096
 
 struct ledger; /* opaque: the connection and its prepared statements */
 

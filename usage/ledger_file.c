@@ -30,10 +30,12 @@ static int look_at(const char *path, const char *suffix, struct stat *st)
     char name[PATH_MAX];
     int rc = name_beside(name, path, suffix);
 
-    memset(st, 0, sizeof(*st));
-    if (rc == 0 && stat(name, st) == -1 && errno != ENOENT)
+    if (rc == 0 && stat(name, st) == 0)
+        return 0;
+    if (rc == 0)
         rc = -errno;
-    return rc;
+    memset(st, 0, sizeof(*st));
+    return rc == -ENOENT ? 0 : rc;
 }
 
 static int sync_directory(const char *path)
@@ -59,7 +61,7 @@ static int sync_directory(const char *path)
 
 static int refuse_lost(const char *path, const struct stat *database, char *why, size_t size)
 {
-    struct stat marker, log;
+    struct stat marker = {0}, log = {0};
     int rc = look_at(path, MARKER, &marker);
 
     if (rc == 0)

@@ -29,7 +29,7 @@ struct ledger_link {
 };
 
 /* The first time: the database is made or checked, and from then on must not be missing. On failure
- * c->fault says why. 0 or -errno as database_open(). */
+ * l->fault says why. 0 or -errno as database_open(). */
 int ledger_link_open(struct ledger_link *l, const char *path);
 void ledger_link_close(struct ledger_link *l); /* one that was never opened is fine */
 /* A new connection after a failure, or the old one if its files are back. 0, 1 (to another database

@@ -127,22 +127,27 @@ static void sort_batch(struct recount *r)
     }
 }
 
+/* In one transaction: locking the database for each look-up would take as long as the look-up. */
 struct reading {
+    sqlite3 *db;
     sqlite3_stmt *key;
     struct spent_reader spent;
 };
 
 static int open_reading(struct ledger *ledger, struct reading *reading)
 {
-    sqlite3 *db = ledger_db(ledger);
     int rc;
 
     memset(reading, 0, sizeof(*reading));
-    if (db == NULL)
+    reading->db = ledger_db(ledger);
+    if (reading->db == NULL)
         return -EIO;
-    rc = database_prepare(
-        db, "SELECT balance, spend_day, spend_week, spend_month FROM api_keys WHERE id = ?1",
-        &reading->key);
+    rc = database_exec(reading->db, "BEGIN");
+    if (rc == 0)
+        rc = database_prepare(
+            reading->db,
+            "SELECT balance, spend_day, spend_week, spend_month FROM api_keys WHERE id = ?1",
+            &reading->key);
     return rc < 0 ? rc : spent_reader_open(ledger, &reading->spent);
 }
 
@@ -150,6 +155,7 @@ static void close_reading(struct reading *reading)
 {
     sqlite3_finalize(reading->key);
     spent_reader_close(&reading->spent);
+    database_rollback(reading->db); /* nothing was written */
 }
 
 /* The key's balance and limits; none if there is no such row. */
@@ -175,7 +181,7 @@ static int read_values(struct reading *reading, const struct debt *debt, int64_t
 {
     int64_t columns_nano[1 + SPEND_PERIODS];
     const int64_t *limits_nano = columns_nano + 1;
-    struct spent spent[SPEND_PERIODS];
+    struct spent spent[SPEND_PERIODS] = {0};
     unsigned wanted = 0;
     int rc = read_key(reading->key, debt->key_id, columns_nano);
 

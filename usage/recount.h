@@ -38,7 +38,7 @@ struct open_requests {
 
 struct recount; /* opaque */
 
-struct recount_setup { /* all borrowed */
+struct recount_setup {               /* all borrowed */
     const struct keystore *keystore; /* its ledger and accounts */
     struct outbox_region *outbox;
     const struct open_requests *requests;

@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "usage/answers.h"
+#include "usage/chores.h"
 #include "usage/control.h"
 #include "usage/group.h"
 #include "usage/keystore.h"
@@ -16,7 +17,6 @@
 #include "usage/takeover.h"
 
 #define GATHER_MAX_MS 10 /* how long packets may wait in the sockets, which hold some 160 each */
-#define COMMITS_PER_TURN 4
 #define RINGS_EVERY_MS 50
 #define SPOOL_EVERY_MS 500
 #define RETRY_MIN_MS 50
@@ -43,6 +43,7 @@ struct writer {
     struct usage_control *control;
     struct takeover takeover;
     struct recount *recount; /* NULL: no key is limited */
+    struct chores *chores;
 
     /* Monotonic times; what is due is compared with the loop's clock once a turn. */
     int64_t first_ms; /* the oldest record in the group came, -1 = it is empty */
@@ -53,6 +54,8 @@ struct writer {
     /* While the ledger fails. */
     bool failing;
     bool reopen;
+    bool is_other;   /* the connection leads to a database that has not been adopted yet */
+    bool is_refused; /* told already */
     int64_t failing_since_ms;
     int64_t retry_at_ms;
     int64_t retry_ms;
@@ -66,6 +69,7 @@ struct writer {
 
     /* The key table after a change of the config. */
     bool loading;
+    bool load_anew; /* the database is another one: the balances are, too */
     uint64_t load_after;
     int64_t load_at_ms;
 
@@ -117,14 +121,27 @@ static void note_success(struct writer *w)
               (long long)(now_ms(w) - w->failing_since_ms), (unsigned long long)w->failures);
 }
 
-/* The keys of another database than before are not those in the table. */
-static void note_other_database(struct writer *w)
+/* Keys, balances and answers of another database than before are not those in shared memory. */
+static int adopt(struct writer *w)
 {
+    char why[KEY_WHY_BYTES];
+    int rc = keystore_check_secret(&w->keystore, why);
+
+    if (rc < 0 && !w->is_refused)
+        log_event(LOG_ERROR, "database_refused", "", "%s: %s", w->paths.database, why);
+    w->is_refused = rc < 0;
+    if (rc == 0 && w->answers != NULL)
+        rc = answers_load(w->answers, clock_now_at_ms());
+    if (rc < 0)
+        return rc;
     log_event(LOG_WARN, "database_replaced", "",
               "another database stands in the place of the one that was open, and is used now");
+    w->is_other = false;
     w->loading = true;
+    w->load_anew = true;
     w->load_after = 0;
     w->load_at_ms = 0;
+    return 0;
 }
 
 static int reopen(struct writer *w)
@@ -133,10 +150,12 @@ static int reopen(struct writer *w)
 
     if (rc < 0)
         return rc;
-    w->reopen = false;
     if (rc == 1)
-        note_other_database(w);
-    return 0;
+        w->is_other = true;
+    rc = w->is_other ? adopt(w) : 0;
+    if (rc == 0)
+        w->reopen = false;
+    return rc;
 }
 
 /* The log only grows while somebody reads the database: then no more is committed than fits. */
@@ -183,12 +202,10 @@ static int64_t commit_at_ms(const struct writer *w)
 
 static void commit_due(struct writer *w)
 {
-    for (int i = 0; i < COMMITS_PER_TURN; i++) {
-        int64_t at_ms = commit_at_ms(w);
+    int64_t at_ms = commit_at_ms(w);
 
-        if (at_ms == -1 || at_ms > now_ms(w) || commit(w) < 0)
-            return;
-    }
+    if (at_ms != -1 && at_ms <= now_ms(w))
+        (void)commit(w); /* it has noted its failure */
 }
 
 /* ---- collecting ---- */
@@ -271,10 +288,11 @@ static void look(struct writer *w)
 
 static void load_slice(struct writer *w)
 {
-    int n = keystore_load(&w->keystore, &w->load_after, LOAD_SLICE, false);
+    int n = keystore_load(&w->keystore, &w->load_after, LOAD_SLICE, w->load_anew);
 
     if (n >= 0) {
         w->loading = n == LOAD_SLICE;
+        w->load_anew = w->load_anew && w->loading;
         w->load_at_ms = 0;
         return;
     }
@@ -287,6 +305,15 @@ static void load_slice(struct writer *w)
 static void keep_answers(struct writer *w)
 {
     if (w->answers == NULL || w->failing || !answers_turn(w->answers, now_ms(w), clock_now_at_ms()))
+        return;
+    w->dirty = true;
+    w->committed_ms = now_ms(w);
+}
+
+static void do_chores(struct writer *w)
+{
+    if (w->failing || now_ms(w) < chores_next_ms(w->chores) ||
+        !chores_turn(w->chores, now_ms(w), clock_now_at_ms()))
         return;
     w->dirty = true;
     w->committed_ms = now_ms(w);
@@ -363,6 +390,20 @@ static int open_recount(struct writer *w)
     return w->recount != NULL ? 0 : refuse(-ENOMEM, "usage-writer", "out of memory");
 }
 
+static int open_chores(struct writer *w)
+{
+    const struct chores_setup setup = {
+        .ledger = w->ledger,
+        .config = w->setup.config,
+        .counters = w->setup.counters,
+        .region = w->setup.region,
+        .now_ms = now_ms(w),
+    };
+
+    w->chores = chores_new(&setup);
+    return w->chores != NULL ? 0 : refuse(-ENOMEM, "usage-writer", "out of memory");
+}
+
 static int open_parts(struct writer *w)
 {
     const struct writer_setup *s = &w->setup;
@@ -425,6 +466,8 @@ int writer_open(const struct writer_setup *setup, struct writer **out)
         rc = open_recount(w);
     if (rc == 0)
         rc = open_parts(w);
+    if (rc == 0)
+        rc = open_chores(w);
     if (rc < 0)
         goto out;
     *out = w;
@@ -443,6 +486,7 @@ void writer_close(struct writer *w)
     group_free(w->group);
     answers_free(w->answers);
     recount_free(w->recount);
+    chores_free(w->chores);
     ledger_close(w->ledger);
     free(w);
 }
@@ -470,6 +514,7 @@ void writer_turn(struct writer *w)
     usage_control_turn(w->control);
     if (w->recount != NULL) /* what the spool and the requests above have changed, at once */
         recount_turn(w->recount, now, clock_now_at_ms());
+    do_chores(w);
     at_ms = checkpoint_due_ms(w);
     if (at_ms != -1 && now >= at_ms)
         checkpoint(w);
@@ -491,6 +536,7 @@ int64_t writer_next_ms(const struct writer *w)
     if (!w->failing) {
         at_ms = sooner(at_ms, w->spool_at_ms);
         at_ms = sooner(at_ms, w->look_at_ms);
+        at_ms = sooner(at_ms, chores_next_ms(w->chores));
     }
     if (!w->failing && w->answers != NULL)
         at_ms = sooner(at_ms, answers_next_ms(w->answers));
@@ -507,6 +553,7 @@ void writer_set_config(struct writer *w, const struct config *config)
     w->keystore.config = config;
     if (w->answers != NULL)
         answers_set_config(w->answers, config);
+    chores_set_config(w->chores, config);
     w->loading = true;
     w->load_after = 0;
     w->load_at_ms = 0;

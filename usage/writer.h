@@ -23,11 +23,12 @@ struct writer_setup { /* all borrowed */
     struct loop *loop;
     struct outbox_region *outbox;
     struct keytable_region *keys;
-    struct accounts_region *accounts; /* NULL: no key is limited */
+    struct accounts_region *accounts;       /* NULL: no key is limited */
     struct idempotency_region *idempotency; /* NULL: no answers are kept */
-    const struct open_requests *requests; /* NULL: nothing is counted anew */
-    struct counters *counters; /* the writer's own slot */
+    const struct open_requests *requests;   /* NULL: nothing is counted anew */
+    struct counters *counters;              /* the writer's own slot */
     const uint8_t *start_id;
+    const struct counters_region *region; /* all processes'; NULL: no provider_status is written */
 };
 
 /* Opens the database (made and migrated when needed), loads the key table, opens the sockets.

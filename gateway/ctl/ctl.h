@@ -47,6 +47,9 @@ enum ctl_exit { CTL_OK = 0, CTL_REFUSED = 1, CTL_USAGE = 2, CTL_NOT_RUNNING = 3 
     X(TEXT,  model,      "model",      0,     "MODEL",     "only this model") \
     X(TEXT,  since,      "since",      0,     "WHEN",      "a date, an RFC 3339 time, or back from now: 90s, 12h, 30d") \
     X(TEXT,  by,         "by",         0,     "WHAT",      "one row per hour, day, model or key; default: day") \
+    X(FLAG,  dry_run,    "dry-run",    0,     "",          "only report, change nothing") \
+    X(FLAG,  force,      "force",      0,     "",          "replace a file that is there") \
+    X(COUNT, to,         "to",         0,     "N",         "up or down to this migration; default: the newest") \
     X(COUNT, timeout_ms, "timeout-ms", 0,     "MS",        "longest wait for running requests; default: no limit")
 /* clang-format on */
 
@@ -180,6 +183,10 @@ enum ctl_exit ctl_credit_add(struct ctl *ctl); /* credits.c */
 enum ctl_exit ctl_credit_show(struct ctl *ctl);
 enum ctl_exit ctl_credit_history(struct ctl *ctl);
 enum ctl_exit ctl_usage(struct ctl *ctl);    /* usage_report.c */
+enum ctl_exit ctl_ledger_verify(struct ctl *ctl); /* ledger.c */
+enum ctl_exit ctl_ledger_reprice(struct ctl *ctl);
+enum ctl_exit ctl_backup(struct ctl *ctl);
+enum ctl_exit ctl_migrate(struct ctl *ctl);  /* migrate.c */
 enum ctl_exit ctl_stat(struct ctl *ctl);     /* stat.c */
 enum ctl_exit ctl_requests(struct ctl *ctl); /* requests.c */
 enum ctl_exit ctl_reload(struct ctl *ctl);   /* instance.c: orders to the master */

@@ -19,7 +19,9 @@ KEY_FIELDS = {"id", "name", "state", "created_at", "expires_at", "last_used_at",
 ROW_FIELDS = {"requests", "errors", "tokens_input", "tokens_cached", "tokens_output", "cost"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z")
 VERBS = [["key", "create"], ["key", "list"], ["key", "show", "x"], ["key", "revoke", "x"],
-         ["usage"], ["stat"], ["requests"], ["kill", "req_" + "0" * 32], ["reload"], ["drain"],
+         ["key", "update", "x", "--rpm", "1"], ["key", "rotate", "x"], ["credit", "add", "x", "1"],
+         ["credit", "show", "x"], ["credit", "history", "x"], ["ledger", "verify"],
+         ["ledger", "reprice", "--dry-run"], ["backup", "x.db"], ["usage"], ["stat"], ["requests"], ["kill", "req_" + "0" * 32], ["reload"], ["drain"],
          ["stop"], ["log-level", "info"]]  # fmt: skip
 
 
@@ -177,7 +179,7 @@ def test_help_and_version():
     everything = run("--help")
     assert everything.returncode == 0
     for verb in VERBS:
-        name = " ".join(verb[:2] if verb[0] == "key" else verb[:1])
+        name = " ".join(verb[:2] if verb[0] in ("key", "credit", "ledger") else verb[:1])
         assert re.search(rf"^  {name}\b", everything.stdout, re.M), name
         one = run(*name.split(), "--help")
         assert one.returncode == 0 and one.stdout.startswith(f"Usage: xrouterctl {name}")

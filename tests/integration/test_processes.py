@@ -43,7 +43,12 @@ def test_nothing_is_left_after_a_stop(make_gateway):
     assert gateway.stop() == 0
     assert gateway.leftovers() == []
     assert not any(alive(pid) for pid in pids)
-    assert sorted(os.listdir(gateway.directory / "state")) == ["key.secret", "node", "xrouter.db"]
+    assert sorted(os.listdir(gateway.directory / "state")) == [
+        "key.secret",
+        "node",
+        "xrouter.db",
+        "xrouter.db.created",
+    ]
 
 
 def test_files_are_private(make_gateway):

@@ -183,6 +183,7 @@ bench: all $(BENCH_BIN) | build/.deps-bench
 # Reports over ten million requests and the writer's drain: some minutes, 3 GB of disk.
 bench-ledger: all $(BENCH_BIN)
 	@$(BUILD)/tests/bench/ledger $(BUILD)
+	@/usr/bin/python3 tests/bench/backup.py $(BUILD) $(BUILD)
 
 clients: all | build/.deps-clients
 	@tests/clients/run.sh $(BUILD)

@@ -66,7 +66,8 @@ static void count_tokens(struct chat *chat, enum usage_outcome outcome)
 {
     struct usage_event *event = &chat->row->event;
     bool has_answer = atomic_load_explicit(&chat->row->has_answer, memory_order_relaxed) != 0;
-    bool is_refused = outcome == USAGE_ERROR && !chat->relay.started;
+    bool is_failed = outcome == USAGE_ERROR || outcome == USAGE_ABORTED;
+    bool is_refused = is_failed && !chat->relay.started;
 
     if (chat->usage_final && !is_refused) {
         event->tokens_input = chat->usage.input;

@@ -13,11 +13,12 @@
 #include "common/log.h"
 
 #define WAITING_MAX_BYTES (32 * (size_t)ANSWER_MAX_BYTES)
-#define COMMIT_BYTES (2 * (size_t)ANSWER_MAX_BYTES) /* in one transaction */
+#define COMMIT_BYTES (2 * (size_t)ANSWER_MAX_BYTES) /* in one transaction; and as many deleted */
 #define COMMIT_ANSWERS 256
 #define SWEEP_EVERY_MS 500
 #define SWEEP_ROWS 64
 #define DROP_ROWS 32
+#define DROP_LOOKS 512 /* rows, most of which may have no answer */
 #define RETRY_MS 500
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
@@ -33,18 +34,25 @@ struct row {
     struct usage_id id;
 };
 
+/* The row up to which answers were looked for, the oldest first. */
+struct drop_cursor {
+    int64_t ended_at_ms;
+    uint8_t key[USAGE_DIGEST_BYTES];
+    bool has_found; /* one, since the first row */
+};
+
 struct answers {
     struct answers_setup setup;
     struct waiting_answer *first, **last;
     size_t waiting_bytes;
-    int64_t first_ms;      /* the oldest one came */
-    int64_t retry_at_ms;   /* nothing before this */
-    int64_t sweep_at_ms;   /* monotonic */
-    bool failing;          /* told already */
-    bool full;             /* the table is, and that was told */
-    uint64_t stored;       /* bytes of answers in the database */
-    int64_t dropped_until; /* what ended before this has no answer any more */
-    uint64_t dropped;      /* of the batch, for the counter */
+    int64_t first_ms;    /* the oldest one came */
+    int64_t retry_at_ms; /* nothing before this */
+    int64_t sweep_at_ms; /* monotonic */
+    bool failing;        /* told already */
+    bool full;           /* the table is, and that was told */
+    uint64_t stored;     /* bytes of answers in the database */
+    uint64_t dropped;    /* of the batch, for the counter */
+    struct drop_cursor cursor;
     size_t row_count;
     struct row rows[SWEEP_ROWS + DROP_ROWS];
 };
@@ -108,6 +116,11 @@ static void on_remembered(void *arg, const struct usage_event *event)
     put(a, &key, &event->id, usage_event_ended_at_ms(event), false, clock_now_at_ms());
 }
 
+static void begin_anew(struct answers *a)
+{
+    a->cursor = (struct drop_cursor){.ended_at_ms = INT64_MIN};
+}
+
 struct answers *answers_new(const struct answers_setup *setup)
 {
     struct answers *a = calloc(1, sizeof(*a));
@@ -116,6 +129,7 @@ struct answers *answers_new(const struct answers_setup *setup)
         return NULL;
     a->setup = *setup;
     a->last = &a->first;
+    begin_anew(a);
     idempotency_reap_writer(setup->table);
     ledger_on_remembered(setup->ledger, on_remembered, a);
     return a;
@@ -178,6 +192,7 @@ int answers_load(struct answers *a, int64_t now_at_ms)
     if (rc < 0)
         return rc;
     a->stored = 0;
+    begin_anew(a);
     while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
         struct idempotency_key key;
         struct usage_id id;
@@ -355,15 +370,16 @@ static void note_row(struct answers *a, sqlite3_stmt *st)
     memcpy(row->id.bytes, column_bytes(st, 1, sizeof(row->id)), sizeof(row->id));
 }
 
-static void subtract(struct answers *a, int64_t bytes)
+static void subtract(struct answers *a, uint64_t bytes)
 {
-    a->stored -= (uint64_t)bytes < a->stored ? (uint64_t)bytes : a->stored;
+    a->stored -= bytes < a->stored ? bytes : a->stored;
 }
 
-/* Deletes rows that are over; they are noted. */
+/* Deletes rows that are over, some of them; they are noted. */
 static int sweep(struct answers *a, int64_t now_at_ms)
 {
     sqlite3_stmt *st;
+    uint64_t bytes = 0; /* each page of an answer is read to be freed */
     int rc = prepare(a,
                      "SELECT key_digest, usage_id, length(answer) FROM idempotency"
                      " WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2",
@@ -373,13 +389,52 @@ static int sweep(struct answers *a, int64_t now_at_ms)
         return rc;
     sqlite3_bind_int64(st, 1, now_at_ms - a->setup.config->answer_ttl_ms);
     sqlite3_bind_int(st, 2, SWEEP_ROWS);
-    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
+    while (bytes < COMMIT_BYTES && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         note_row(a, st);
-        subtract(a, sqlite3_column_int64(st, 2));
+        bytes += (uint64_t)sqlite3_column_int64(st, 2);
     }
     sqlite3_finalize(st);
+    subtract(a, bytes);
     rc = database_errno(rc);
     return rc < 0 ? rc : change_rows(a, 0, "DELETE FROM idempotency WHERE key_digest = ?1");
+}
+
+static bool is_too_much(const struct answers *a)
+{
+    return a->stored > a->setup.config->answers_bytes;
+}
+
+/* Goes on behind the cursor, some rows at a time: years of rows may have no answer. */
+static int note_oldest(struct answers *a, sqlite3_stmt *st)
+{
+    struct drop_cursor *c = &a->cursor;
+    size_t from = a->row_count;
+    uint64_t bytes = 0;
+    int looks = 0, rc = SQLITE_ROW;
+
+    sqlite3_bind_int64(st, 1, c->ended_at_ms);
+    sqlite3_bind_blob(st, 2, c->key, sizeof(c->key), SQLITE_TRANSIENT);
+    sqlite3_bind_int(st, 3, DROP_LOOKS);
+    while (is_too_much(a) && bytes < COMMIT_BYTES && a->row_count - from < DROP_ROWS) {
+        rc = sqlite3_step(st);
+        if (rc != SQLITE_ROW)
+            break;
+        looks++;
+        memcpy(c->key, column_bytes(st, 0, sizeof(c->key)), sizeof(c->key));
+        c->ended_at_ms = sqlite3_column_int64(st, 3);
+        if (sqlite3_column_type(st, 2) == SQLITE_NULL)
+            continue;
+        c->has_found = true;
+        note_row(a, st);
+        bytes += (uint64_t)sqlite3_column_int64(st, 2);
+        subtract(a, (uint64_t)sqlite3_column_int64(st, 2));
+    }
+    if (rc == SQLITE_DONE && looks < DROP_LOOKS) {
+        if (!c->has_found) /* in the whole table: the sum was wrong */
+            a->stored = 0;
+        begin_anew(a); /* answers have come that ended before */
+    }
+    return database_errno(rc);
 }
 
 /* Takes the oldest answers away until the rest is not too much, some of them; their rows are noted
@@ -390,29 +445,17 @@ static int drop_oldest(struct answers *a)
     size_t from = a->row_count;
     int rc;
 
-    if (a->stored <= a->setup.config->answers_bytes)
+    if (!is_too_much(a))
         return 0;
     rc = prepare(a,
                  "SELECT key_digest, usage_id, length(answer), created_at FROM idempotency"
-                 " WHERE created_at >= ?1 AND answer IS NOT NULL ORDER BY created_at LIMIT ?2",
+                 " WHERE (created_at, key_digest) > (?1, ?2) ORDER BY created_at, key_digest"
+                 " LIMIT ?3",
                  &st);
     if (rc < 0)
         return rc;
-    sqlite3_bind_int64(st, 1, a->dropped_until);
-    sqlite3_bind_int(st, 2, DROP_ROWS);
-    while (a->stored > a->setup.config->answers_bytes && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-        note_row(a, st);
-        subtract(a, sqlite3_column_int64(st, 2));
-        a->dropped_until = sqlite3_column_int64(st, 3);
-    }
+    rc = note_oldest(a, st);
     sqlite3_finalize(st);
-    if (a->row_count == from && rc == SQLITE_DONE) {
-        /* None behind that moment: the clock went back, or the sum was wrong. */
-        if (a->dropped_until == 0)
-            a->stored = 0;
-        a->dropped_until = 0;
-    }
-    rc = database_errno(rc);
     if (rc < 0)
         return rc;
     a->dropped = a->row_count - from;
@@ -443,6 +486,7 @@ static void publish(struct answers *a, size_t stored, int64_t now_at_ms)
 static int run(struct answers *a, bool with_answers, bool with_sweep, int64_t now_at_ms)
 {
     sqlite3 *db = ledger_db(a->setup.ledger);
+    const struct drop_cursor cursor_before = a->cursor;
     uint64_t stored_before = a->stored;
     size_t stored = 0;
     int rc = db != NULL ? database_exec(db, "BEGIN IMMEDIATE") : -EIO;
@@ -457,10 +501,12 @@ static int run(struct answers *a, bool with_answers, bool with_sweep, int64_t no
         rc = drop_oldest(a);
     if (rc == 0)
         rc = database_exec(db, "COMMIT");
+    if (rc == 0) /* into files that are still there */
+        rc = ledger_look(a->setup.ledger);
     if (rc < 0) {
         database_rollback(db);
         a->stored = stored_before;
-        a->dropped_until = 0;
+        a->cursor = cursor_before;
         return rc;
     }
     publish(a, stored, now_at_ms);
@@ -479,7 +525,7 @@ static int find_work(struct answers *a, int64_t now_at_ms)
     sqlite3_bind_int64(st, 1, now_at_ms - a->setup.config->answer_ttl_ms);
     rc = sqlite3_step(st);
     sqlite3_finalize(st);
-    if (rc == SQLITE_ROW || a->stored > a->setup.config->answers_bytes)
+    if (rc == SQLITE_ROW || is_too_much(a))
         return 1;
     return database_errno(rc);
 }

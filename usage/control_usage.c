@@ -88,7 +88,8 @@ static int decode_query(struct control_request *r, struct report_query *query)
 {
     static const char *const names[] = {"since", "until", "by", "model"};
     const struct model_config *model;
-    const char *values[4];
+    const char *values[4] = {NULL};
+    struct report_words words = {0};
     struct error e = {0};
     char message[sizeof(e.param) + sizeof(e.message)];
 
@@ -99,10 +100,11 @@ static int decode_query(struct control_request *r, struct report_query *query)
         control_fail(r->out, "invalid_request", message);
         return -EINVAL;
     }
-    if (report_query_decode(
-            &(struct report_words){
-                .since = values[0], .until = values[1], .by = values[2], .model = values[3]},
-            r->now_at_ms, query, &e) < 0) {
+    words.since = values[0];
+    words.until = values[1];
+    words.by = values[2];
+    words.model = values[3];
+    if (report_query_decode(&words, r->now_at_ms, query, &e) < 0) {
         control_fail(r->out, "invalid_request", e.message);
         return -EINVAL;
     }

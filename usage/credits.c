@@ -200,7 +200,9 @@ int credits_add(const struct keystore *ks, const char *name_or_id, int64_t now_a
     e->kind = CREDIT_ADD;
     e->requests = 0;
     e->created_at_ms = now_at_ms;
-    rc = database_exec(db, "BEGIN IMMEDIATE");
+    rc = ledger_look(ks->ledger); /* what goes into files that were taken away is lost */
+    if (rc == 0)
+        rc = database_exec(db, "BEGIN IMMEDIATE");
     if (rc < 0)
         return rc;
     paid = pay(ks, &key, e);
@@ -211,6 +213,8 @@ int credits_add(const struct keystore *ks, const char *name_or_id, int64_t now_a
     rc = database_exec(db, "COMMIT");
     if (rc < 0)
         database_rollback(db);
+    else
+        rc = ledger_look(ks->ledger);
     publish(ks, &key, e, rc == 0);
     return rc;
 }

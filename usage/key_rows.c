@@ -155,21 +155,41 @@ int key_row_each(struct ledger *ledger, uint64_t *after, size_t max, key_row_fn 
     return rc < 0 ? rc : count;
 }
 
-int key_row_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES])
+int key_names_open(struct ledger *ledger, struct key_names *names)
 {
-    sqlite3_stmt *stmt;
-    int rc = prepare(ledger, "SELECT name FROM api_keys WHERE id = ?1", &stmt);
+    return prepare(ledger, "SELECT name FROM api_keys WHERE id = ?1", &names->stmt);
+}
+
+void key_names_close(struct key_names *names)
+{
+    sqlite3_finalize(names->stmt);
+    names->stmt = NULL;
+}
+
+int key_names_get(struct key_names *names, const char *id_text, char out[KEY_NAME_BYTES])
+{
+    int rc;
 
     out[0] = '\0';
-    if (rc < 0)
-        return rc;
-    sqlite3_bind_text(stmt, 1, id_text, -1, SQLITE_STATIC);
-    rc = sqlite3_step(stmt);
+    sqlite3_bind_text(names->stmt, 1, id_text, -1, SQLITE_STATIC);
+    rc = sqlite3_step(names->stmt);
     if (rc == SQLITE_ROW)
-        rc = copy_text(stmt, 0, out, KEY_NAME_BYTES);
+        rc = copy_text(names->stmt, 0, out, KEY_NAME_BYTES);
     else
         rc = database_errno(rc);
-    sqlite3_finalize(stmt);
+    sqlite3_reset(names->stmt);
+    return rc;
+}
+
+int key_row_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES])
+{
+    struct key_names names;
+    int rc = key_names_open(ledger, &names);
+
+    out[0] = '\0';
+    if (rc == 0)
+        rc = key_names_get(&names, id_text, out);
+    key_names_close(&names);
     return rc;
 }
 
@@ -202,6 +222,23 @@ static int bind_wishes(sqlite3_stmt *stmt, int at, const struct key_record *r, s
     for (int i = 0; i < SPEND_PERIODS; i++)
         bind_unless(stmt, at++, r->spending_nano[i], ACCOUNT_UNLIMITED);
     return 0;
+}
+
+/* A change in files that were taken away would be lost: they are looked at before and after. */
+static int prepare_change(struct ledger *ledger, const char *sql, sqlite3_stmt **out)
+{
+    int rc = ledger_look(ledger);
+
+    *out = NULL;
+    return rc < 0 ? rc : prepare(ledger, sql, out);
+}
+
+/* A change that is a transaction of its own. */
+static int step_durably(struct ledger *ledger, sqlite3_stmt *stmt)
+{
+    int rc = database_step(stmt);
+
+    return rc == 0 ? ledger_look(ledger) : rc;
 }
 
 /* Steps it; the name is all that a constraint can object to. */
@@ -251,10 +288,11 @@ int key_row_update(struct ledger *ledger, const struct key_record *r)
 {
     char id[KEY_ID_TEXT_BYTES];
     sqlite3_stmt *stmt;
-    int rc = prepare(ledger,
-                     "UPDATE api_keys SET (" WISHES ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
-                     " ?11, ?12, ?13) WHERE id = ?1",
-                     &stmt);
+    int rc =
+        prepare_change(ledger,
+                       "UPDATE api_keys SET (" WISHES ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
+                       " ?11, ?12, ?13) WHERE id = ?1",
+                       &stmt);
 
     if (rc < 0)
         return rc;
@@ -262,14 +300,14 @@ int key_row_update(struct ledger *ledger, const struct key_record *r)
     sqlite3_bind_text(stmt, 1, id, -1, SQLITE_STATIC);
     rc = step_wishes(stmt, 2, r);
     sqlite3_finalize(stmt);
-    return rc;
+    return rc == 0 ? ledger_look(ledger) : rc;
 }
 
 int key_row_set_digest(struct ledger *ledger, uint64_t id, const uint8_t digest[DIGEST_BYTES])
 {
     char id_text[KEY_ID_TEXT_BYTES], hash[HASH_TEXT_BYTES];
     sqlite3_stmt *stmt;
-    int rc = prepare(ledger, "UPDATE api_keys SET key_hash = ?2 WHERE id = ?1", &stmt);
+    int rc = prepare_change(ledger, "UPDATE api_keys SET key_hash = ?2 WHERE id = ?1", &stmt);
 
     if (rc < 0)
         return rc;
@@ -277,7 +315,7 @@ int key_row_set_digest(struct ledger *ledger, uint64_t id, const uint8_t digest[
     hex_encode(digest, DIGEST_BYTES, hash);
     sqlite3_bind_text(stmt, 1, id_text, -1, SQLITE_STATIC);
     sqlite3_bind_text(stmt, 2, hash, -1, SQLITE_STATIC);
-    rc = database_step(stmt);
+    rc = step_durably(ledger, stmt);
     sqlite3_finalize(stmt);
     return rc;
 }
@@ -286,14 +324,14 @@ int key_row_set_revoked(struct ledger *ledger, uint64_t id, int64_t revoked_at_m
 {
     char id_text[KEY_ID_TEXT_BYTES];
     sqlite3_stmt *stmt;
-    int rc = prepare(ledger, "UPDATE api_keys SET revoked_at = ?2 WHERE id = ?1", &stmt);
+    int rc = prepare_change(ledger, "UPDATE api_keys SET revoked_at = ?2 WHERE id = ?1", &stmt);
 
     if (rc < 0)
         return rc;
     key_id_format(id, id_text);
     sqlite3_bind_text(stmt, 1, id_text, -1, SQLITE_STATIC);
     sqlite3_bind_int64(stmt, 2, revoked_at_ms);
-    rc = database_step(stmt);
+    rc = step_durably(ledger, stmt);
     sqlite3_finalize(stmt);
     return rc;
 }

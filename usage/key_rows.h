@@ -33,5 +33,12 @@ int key_row_set_digest(struct ledger *ledger, uint64_t id, const uint8_t digest[
 int key_row_set_revoked(struct ledger *ledger, uint64_t id, int64_t revoked_at_ms);
 /* The key's name, "" if it has none or there is no such key. 0 or -errno. */
 int key_row_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES]);
+/* The same for many keys in one go; to be closed before the turn ends, also when open failed. */
+struct key_names {
+    sqlite3_stmt *stmt;
+};
+int key_names_open(struct ledger *ledger, struct key_names *names);
+void key_names_close(struct key_names *names); /* a zeroed one is fine */
+int key_names_get(struct key_names *names, const char *id_text, char out[KEY_NAME_BYTES]);
 
 #endif

@@ -189,8 +189,10 @@ static int create(const struct keystore *ks, struct key_record *r,
 {
     sqlite3 *db = ledger_db(ks->ledger);
     uint32_t account;
-    int rc = db != NULL ? database_exec(db, "BEGIN IMMEDIATE") : -EIO;
+    int rc = db != NULL ? ledger_look(ks->ledger) : -EIO; /* and again after the commit */
 
+    if (rc == 0)
+        rc = database_exec(db, "BEGIN IMMEDIATE");
     if (rc < 0)
         return rc;
     rc = insert_with_new_id(ks, r, digest);
@@ -202,6 +204,8 @@ static int create(const struct keystore *ks, struct key_record *r,
         rc = reserve_entry(ks, digest, r);
     if (rc == 0) {
         rc = database_exec(db, "COMMIT");
+        if (rc == 0)
+            rc = ledger_look(ks->ledger);
         if (rc < 0)
             give_entry_up(ks, digest, r);
     }

@@ -106,6 +106,7 @@ struct ledger {
     size_t rollup_count;
     uint16_t buckets[ROLLUP_BUCKETS]; /* index in rollups + 1, 0 = empty */
     struct rollup rollups[LEDGER_BATCH_MAX];
+    const struct rollup *by_key[LEDGER_BATCH_MAX]; /* for charge_keys() */
 };
 
 static void finalize(void *arg)
@@ -314,7 +315,7 @@ static int compare_keys(const void *a, const void *b)
 
 static int charge_keys(struct ledger *l)
 {
-    const struct rollup *by_key[LEDGER_BATCH_MAX];
+    const struct rollup **by_key = l->by_key;
     struct charge charge;
     size_t count = 0;
     int rc = 0;

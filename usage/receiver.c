@@ -235,7 +235,7 @@ static int take_answer(struct receiver *r, size_t len, int fd)
 }
 
 /* The packet's own length, even if the buffer was too short for it; 0 at the end, -errno. *fd is
- * the descriptor that came along, -1 = none; more than one is an error. */
+ * the descriptor that came along, also on failure, -1 = none; more than one is an error. */
 static ssize_t receive(struct sender_connection *c, int *fd)
 {
     struct receiver *r = c->receiver;
@@ -262,12 +262,8 @@ static ssize_t receive(struct sender_connection *c, int *fd)
     if (cmsg != NULL && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
         cmsg->cmsg_len == CMSG_LEN(sizeof(int)))
         memcpy(fd, CMSG_DATA(cmsg), sizeof(*fd));
-    if ((message.msg_flags & MSG_CTRUNC) == 0)
-        return n;
     /* The others were not taken over: the kernel closed them; or we have no descriptor left. */
-    if (*fd != -1)
-        close(*fd);
-    return -EMFILE;
+    return (message.msg_flags & MSG_CTRUNC) != 0 ? -EMFILE : n;
 }
 
 /* 0, or -errno: the connection must end, and its sender starts again at the ring's tail. */

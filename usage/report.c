@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/money.h"
-#include "usage/keystore.h"
+#include "usage/key_rows.h"
 #include "usage/keytable.h"
 #include "usage/meta.h"
 #include "usage/sums.h"
@@ -423,7 +423,8 @@ static void put_sums(const struct sums *sums, struct buf *out)
     json_put_field_text(out, SUM_FIELD_NAMES[SUM_COST], cost);
 }
 
-static int put_row(const struct report *r, const struct row *row, struct ledger *l, struct buf *out)
+static int put_row(const struct report *r, const struct row *row, struct key_names *names,
+                   struct buf *out)
 {
     char name[KEY_NAME_BYTES];
     int rc;
@@ -431,7 +432,7 @@ static int put_row(const struct report *r, const struct row *row, struct ledger 
     buf_byte(out, '{');
     json_put_field_text(out, BY_NAMES[r->query.by], row->label);
     if (r->query.by == REPORT_BY_KEY) {
-        rc = keystore_name(l, row->label, name);
+        rc = key_names_get(names, row->label, name);
         if (rc < 0)
             return rc;
         json_put_field_text(out, "name", name[0] != '\0' ? name : NULL);
@@ -440,22 +441,33 @@ static int put_row(const struct report *r, const struct row *row, struct ledger 
     return buf_byte(out, '}');
 }
 
+static int put_rows(const struct report *r, struct ledger *l, struct buf *out)
+{
+    struct key_names names = {0};
+    int rc = r->query.by == REPORT_BY_KEY ? key_names_open(l, &names) : 0;
+
+    for (size_t i = 0; i < r->count && rc == 0; i++) {
+        if (i > 0)
+            buf_byte(out, ',');
+        rc = put_row(r, &r->rows[i], &names, out);
+    }
+    key_names_close(&names);
+    return rc;
+}
+
 int report_encode(const struct report *r, struct ledger *l, struct buf *out)
 {
+    int rc;
+
     buf_byte(out, '{');
     json_put_field_time(out, "since", r->since_ms);
     json_put_field_time(out, "until", r->until_ms);
     json_put_field_text(out, "by", BY_NAMES[r->query.by]);
     json_put_key(out, "rows");
     buf_byte(out, '[');
-    for (size_t i = 0; i < r->count; i++) {
-        int rc = i > 0 ? buf_byte(out, ',') : 0;
-
-        if (rc == 0)
-            rc = put_row(r, &r->rows[i], l, out);
-        if (rc < 0)
-            return rc;
-    }
+    rc = put_rows(r, l, out);
+    if (rc < 0)
+        return rc;
     buf_byte(out, ']');
     json_put_key(out, "total");
     buf_byte(out, '{');

@@ -182,7 +182,7 @@ enum ctl_exit ctl_key_revoke(struct ctl *ctl);
 enum ctl_exit ctl_credit_add(struct ctl *ctl); /* credits.c */
 enum ctl_exit ctl_credit_show(struct ctl *ctl);
 enum ctl_exit ctl_credit_history(struct ctl *ctl);
-enum ctl_exit ctl_usage(struct ctl *ctl);    /* usage_report.c */
+enum ctl_exit ctl_usage(struct ctl *ctl);         /* usage_report.c */
 enum ctl_exit ctl_ledger_verify(struct ctl *ctl); /* ledger.c */
 enum ctl_exit ctl_ledger_reprice(struct ctl *ctl);
 enum ctl_exit ctl_backup(struct ctl *ctl);

@@ -166,6 +166,26 @@ def test_client_that_left_never_makes_it_run_again(gateway, sim):
     assert asked(sim) == 1
 
 
+def test_plain_answer_ended_by_the_operator_costs_nothing_and_may_run_again(gateway, sim):
+    text = "[[words:50]] [[sim:drip:20:50]]"
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ask(gateway, "k-1", text)))
+    thread.start()
+
+    def half_answered():
+        return next((r for r in gateway.ctl_json("requests")["requests"]
+                     if r["state"] == "answering"), None)  # fmt: skip
+
+    gateway.ctl_json("kill", wait_until(half_answered, 10, "a part of the answer")["id"])
+    thread.join()
+    assert answers[0].status == 503
+    assert answers[0].headers["x-should-retry"] == "true"
+    assert ask(gateway, "k-1", text).status == 200
+    gateway.stop()
+    costs = {row["outcome"]: row["cost"] for row in gateway.rows()}
+    assert costs[3] == 0 and costs[0] > 0
+
+
 def test_answer_too_large_to_keep_is_never_run_again(make_gateway, sim):
     gateway = make_gateway(options={"ledger": {"answer_bytes": 1000}})
     first = ask(gateway, "k-1", "[[words:500]]")

@@ -152,11 +152,14 @@ static int receive(struct fixture *f, struct answer_packet *packet)
                              .msg_iovlen = 1,
                              .msg_control = control.bytes,
                              .msg_controllen = sizeof(control.bytes)};
+    const struct cmsghdr *rights;
     int fd;
 
     if (recvmsg(f->ends[1], &message, MSG_DONTWAIT) != sizeof(*packet))
         return -1;
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+    rights = CMSG_FIRSTHDR(&message);
+    assert_non_null(rights);
+    memcpy(&fd, CMSG_DATA(rights), sizeof(fd));
     return fd;
 }
 
@@ -487,6 +490,97 @@ static void given_socket_that_is_full_when_sending_then_the_rest_waits(void **st
     assert_true(handover_has_unsent(f->handover));
 }
 
+/* By how much one turn makes the count smaller. */
+static int64_t taken_in_a_turn(struct fixture *f, const char *what, int64_t now_at_ms)
+{
+    int64_t before = fixture_get(f->ledger, what);
+
+    f->now_ms += 1000;
+    assert_true(answers_turn(f->answers, f->now_ms, now_at_ms));
+    return before - fixture_get(f->ledger, what);
+}
+
+static void given_large_answers_when_dropped_or_swept_then_few_in_a_turn(void **state)
+{
+    struct fixture *f = *state;
+    int64_t size = ANSWER_MAX_BYTES / 2;
+    int64_t dropped = 0, swept;
+
+    f->config.answers_bytes = 1 << 30;
+    for (uint32_t n = 1; n <= 20; n++)
+        store(f, n, 'x', (size_t)size);
+    f->config.answers_bytes = (uint64_t)(10 * size);
+    while (dropped < 10) {
+        int64_t count = taken_in_a_turn(f, "SELECT count(answer) FROM idempotency", NOW);
+
+        assert_in_range(count, 1, 4); /* a megabyte */
+        dropped += count;
+    }
+    assert_int_equal(dropped, 10);
+    for (int64_t left = 20; left > 0; left -= swept) {
+        swept = taken_in_a_turn(f, "SELECT count(*) FROM idempotency", NOW + 10 * TTL_MS);
+        assert_in_range(swept, 1, 14); /* ten of them have no answer any more */
+    }
+}
+
+static void given_many_rows_without_answer_when_dropped_then_looked_at_in_pieces(void **state)
+{
+    struct fixture *f = *state;
+    int turns = 0;
+
+    assert_int_equal(
+        database_exec(ledger_db(f->ledger),
+                      "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n <"
+                      " 3000) INSERT INTO idempotency SELECT randomblob(16), randomblob(16),"
+                      " randomblob(16), 1772366400000, NULL, NULL, NULL FROM c"),
+        0);
+    store(f, 1, 'x', 1000);
+    store(f, 2, 'y', 1000);
+    f->config.answers_bytes = 1500;
+    while (look(f, 1, NOW) == IDEMPOTENCY_STORED) {
+        f->now_ms += 1000;
+        (void)answers_turn(f->answers, f->now_ms, NOW);
+        turns++;
+        assert_in_range(turns, 1, 10);
+    }
+    assert_in_range(turns, 5, 7);
+    assert_int_equal(look(f, 2, NOW), IDEMPOTENCY_STORED);
+    f->config.answers_bytes = 0; /* it goes on where it was */
+    turn_at(f, NOW);
+    assert_int_equal(look(f, 2, NOW), IDEMPOTENCY_UNAVAILABLE);
+}
+
+static void given_answer_that_ended_earlier_when_too_much_then_found_in_the_next_round(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.answers_bytes = 0;
+    store(f, 5, 'x', 100);
+    assert_int_equal(look(f, 5, NOW), IDEMPOTENCY_UNAVAILABLE);
+    store(f, 4, 'x', 100);
+    turn_at(f, NOW);
+    assert_int_equal(look(f, 4, NOW), IDEMPOTENCY_UNAVAILABLE);
+    assert_int_equal(fixture_get(f->ledger, "SELECT count(answer) FROM idempotency"), 0);
+}
+
+static void given_database_that_was_taken_away_when_stored_then_kept_and_stored_later(void **state)
+{
+    struct fixture *f = *state;
+    char away[sizeof(f->path) + 8];
+
+    hand_over(f, 1, 'x', 100);
+    assert_int_equal(take_all(f), 1);
+    snprintf(away, sizeof(away), "%s.away", f->path);
+    assert_int_equal(rename(f->path, away), 0);
+    f->now_ms += 1000;
+    assert_false(answers_turn(f->answers, f->now_ms, NOW));
+    assert_int_equal(look(f, 1, NOW), IDEMPOTENCY_STORING);
+    assert_int_equal(rename(away, f->path), 0);
+    assert_int_equal(ledger_reopen(f->ledger), 0);
+    turn_at(f, NOW);
+    assert_int_equal(look(f, 1, NOW), IDEMPOTENCY_STORED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -503,6 +597,10 @@ int main(void)
         TEST(given_rows_whose_time_is_over_when_swept_then_gone_and_free),
         TEST(given_key_whose_time_is_over_when_used_again_then_the_newer_row_counts),
         TEST(given_database_that_is_locked_when_stored_then_kept_and_stored_later),
+        TEST(given_large_answers_when_dropped_or_swept_then_few_in_a_turn),
+        TEST(given_many_rows_without_answer_when_dropped_then_looked_at_in_pieces),
+        TEST(given_answer_that_ended_earlier_when_too_much_then_found_in_the_next_round),
+        TEST(given_database_that_was_taken_away_when_stored_then_kept_and_stored_later),
         TEST(given_descriptor_that_is_no_sealed_answer_when_taken_then_refused),
         TEST(given_worker_without_a_writer_when_it_keeps_too_much_then_the_oldest_is_lost),
         TEST(given_socket_that_is_full_when_sending_then_the_rest_waits),

@@ -58,19 +58,8 @@ static void given_bytes_of_any_length_when_put_then_decoded_to_the_same(void **s
 
 static void given_text_that_is_no_base64_when_decoded_then_refused(void **state)
 {
-    static const char *const texts[] = {"A",
-                                        "AA",
-                                        "AAA",
-                                        "====",
-                                        "A===",
-                                        "AA=A",
-                                        "AA A",
-                                        "AA\nA",
-                                        " AAA",
-                                        "AA-_",
-                                        "AA==AAAA",
-                                        "\xff"
-                                        "AAA"};
+    static const char *const texts[] = {"A",    "AA",    "AAA",  "====", "A===",     "AA=A",
+                                        "AA A", "AA\nA", " AAA", "AA-_", "AA==AAAA", "\377AAA"};
     struct buf b;
 
     buf_init(&b, 64);

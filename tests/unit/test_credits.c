@@ -345,6 +345,25 @@ static void given_history_when_listed_in_pages_then_newest_first_and_only_its_ow
     buf_clear(&out);
 }
 
+static void
+given_database_that_was_taken_away_when_paid_then_refused_and_paid_once_later(void **state)
+{
+    struct fixture *f = *state;
+    struct credit_entry e = entry(2 * CREDIT, "invoice-1", "");
+    char away[sizeof(f->path) + 8];
+
+    make_key(f, "demo", CREDIT);
+    snprintf(away, sizeof(away), "%s.away", f->path);
+    assert_int_equal(rename(f->path, away), 0);
+    assert_int_equal(credits_add(&f->ks, "demo", NOW, &e), -ESTALE);
+    assert_int_equal(rename(away, f->path), 0);
+    assert_int_equal(ledger_reopen(f->ks.ledger), 0);
+    assert_int_equal(stored_balance(f), CREDIT);
+    assert_int_equal(credits_add(&f->ks, "demo", NOW, &e), 0);
+    assert_int_equal(stored_balance(f), 3 * CREDIT);
+    assert_int_equal(drift(f), 0);
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -357,6 +376,7 @@ int main(void)
         T(given_key_that_is_not_prepaid_when_paid_then_it_becomes_so),
         T(given_balance_at_its_end_when_paid_then_refused_both_ways),
         T(given_unknown_key_or_locked_database_when_paid_then_nothing_changes),
+        T(given_database_that_was_taken_away_when_paid_then_refused_and_paid_once_later),
         T(given_prepaid_key_when_shown_then_available_reserved_and_spending),
         T(given_key_without_balance_when_shown_then_nulls),
         T(given_history_when_listed_in_pages_then_newest_first_and_only_its_own),

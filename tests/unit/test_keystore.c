@@ -588,6 +588,37 @@ static void given_failing_database_when_rotated_then_old_text_works_on(void **st
     assert_int_equal(lookup(f, old, &key), 0);
 }
 
+static void given_database_that_was_taken_away_when_keys_change_then_nothing_does(void **state)
+{
+    struct fixture *f = *state;
+    struct key_record made, found, other;
+    char old[KEY_TEXT_BYTES], text[KEY_TEXT_BYTES];
+    char path[128], away[128], why[KEY_WHY_BYTES];
+    struct key key;
+
+    create(f, "{\"name\":\"demo\"}", &made, old);
+    assert_int_equal(decode(f, "{\"name\":\"other\"}", &other, why), 0);
+    snprintf(path, sizeof(path), "%s/xrouter.db", f->dir);
+    snprintf(away, sizeof(away), "%s/away.db", f->dir);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(rename(path, away), 0);
+        if (i == 0)
+            assert_int_equal(keystore_create(&f->ks, NOW, &other, text), -ESTALE);
+        else if (i == 1)
+            assert_int_equal(keystore_rotate(&f->ks, "demo", &found, text), -ESTALE);
+        else if (i == 2)
+            assert_int_equal(keystore_revoke(&f->ks, "demo", NOW, &found), -ESTALE);
+        else
+            assert_int_equal(keystore_update(&f->ks, &made), -ESTALE);
+        assert_int_equal(rename(away, path), 0);
+        assert_int_equal(ledger_reopen(f->ks.ledger), 0);
+        assert_int_equal(lookup(f, old, &key), 0);
+    }
+    assert_int_equal(fixture_get(f->ks.ledger, "SELECT count(*) FROM api_keys"), 1);
+    assert_int_equal(keystore_revoke(&f->ks, "demo", NOW, &found), 0);
+    assert_int_equal(lookup(f, old, &key), XR_EAUTH);
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -614,6 +645,7 @@ int main(void)
         T(given_taken_name_or_revoked_key_when_updated_then_refused),
         T(given_key_when_rotated_then_new_text_works_and_old_is_dead_for_good),
         T(given_failing_database_when_rotated_then_old_text_works_on),
+        T(given_database_that_was_taken_away_when_keys_change_then_nothing_does),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -394,8 +394,8 @@ def test_a_worker_that_cannot_start_is_tried_with_growing_pauses(make_gateway):
     wait_until(lambda: len(deaths()) >= 5, 10, "five deaths in a row")
     times = [parse_ts(ts) for ts in deaths()][:5]
     gaps = [b - a for a, b in zip(times, times[1:])]
-    # Twice at once, then after 100 and 200 ms.
-    assert gaps[2] >= 0.1 and gaps[3] >= 0.2, gaps
+    # Twice at once, then after 100 and 200 ms; a death is noticed some milliseconds after it.
+    assert gaps[2] >= 0.09 and gaps[3] >= 0.18, gaps
     assert gateway.chat().status == 200  # by the other one
     assert gateway.ops("/ready").status == 200
     lock.rmdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 os.environ["XROUTER_BUILD"] = sys.argv[1]
 
-from harness import Gateway, Sim, private_directory, remove_directory  # noqa: E402
+from harness import BUILD, Gateway, Sim, private_directory, remove_directory  # noqa: E402
 
 
 def main():
@@ -21,6 +21,9 @@ def main():
             os.environ,
             XROUTER_URL=f"https://localhost:{gateway.ports['https']}",
             XROUTER_KEY=gateway.key,
+            XROUTER_CONFIG=str(gateway.file),
+            XROUTERCTL=str(BUILD / "xrouterctl"),
+            SIM_URL=sim.url,
             NODE_EXTRA_CA_CERTS=str(directory / "tls" / "cert.pem"),
         )
         return subprocess.run(sys.argv[2:], env=environment, check=False).returncode

@@ -29,7 +29,7 @@ from harness import (
     remove_directory,
     wait_until,
 )
-from ledger import assert_exact, assert_ledger_clean, rounds
+from ledger import ROUNDS, assert_exact, assert_ledger_clean, rounds
 
 # A stream of 20 tokens that takes 100 ms: most requests are in flight when something dies.
 TEXT = "[[words:20]] [[chunk_ms:5]] [[first_ms:5]]"
@@ -605,7 +605,7 @@ def test_anything_may_die_at_any_time(make_gateway, sim):
     """Workers, the writer, the helper, and now and then everything: the ledger and every balance
     stay exact to the nanocredit."""
     gateway = make_gateway()
-    count = rounds(8)
+    count = max(8, 10 * ROUNDS)  # 200 in `make crash`
     chance = random.Random(1)
     funded = {"first": 10**15, "second": 10**15}
     keys = {name: gateway.make_key(name, "--credits", str(nano // 10**9)) for name, nano in funded.items()}

@@ -1,4 +1,4 @@
-"""What is billed at the edges: clients that leave at any moment, providers that tell nonsense, a
+"""Gateway + usage: what is billed at the edges: clients that leave at any moment, providers that tell nonsense, a
 clock that jumps."""
 
 import threading

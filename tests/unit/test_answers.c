@@ -158,7 +158,8 @@ static int receive(struct fixture *f, struct answer_packet *packet)
     if (recvmsg(f->ends[1], &message, MSG_DONTWAIT) != sizeof(*packet))
         return -1;
     rights = CMSG_FIRSTHDR(&message);
-    assert_non_null(rights);
+    if (rights == NULL)
+        return -1;
     memcpy(&fd, CMSG_DATA(rights), sizeof(fd));
     return fd;
 }

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#define CLOCK_HOUR_MS INT64_C(3600000)
+#define CLOCK_DAY_MS (24 * CLOCK_HOUR_MS)
 #define CLOCK_TEXT_BYTES 25 /* "2026-11-23T19:13:03.000Z" and its NUL */
 
 int64_t clock_monotonic_ms(void);

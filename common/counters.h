@@ -39,7 +39,7 @@
   X(tokens_output_total,               COUNTER, "tokens",       "Completion tokens") \
   X(cost_nano_total,                   COUNTER, "nanocredits",  "Cost of settled requests") \
   X(credit_refusals_total,             COUNTER, "requests",     "Requests refused because a balance or spending limit did not cover them") \
-  X(overrun_nano_total,         COUNTER, "nanocredits",  "Cost above what had been reserved for it") \
+  X(overrun_nano_total,                COUNTER, "nanocredits",  "Cost above what had been reserved for it") \
   X(recounts_total,                    COUNTER, "accounts",     "Accounts counted anew") \
   X(upstream_requests_total,           COUNTER, "requests",     "Requests sent to providers") \
   X(upstream_failures_total,           COUNTER, "requests",     "Provider requests that failed") \

@@ -32,7 +32,6 @@ static void *region_at(const struct shm *shm, const struct shm_region_spec *spec
     return shm_region(shm, spec->name, spec->layout, NULL);
 }
 
-/* Slots are twice the workers: an upgrade runs two generations side by side. */
 /* The clock may have been set back since the last start: ids that counted from zero again could
  * meet those of the same millisecond. */
 static void start_ids(struct inflight_region *r, const uint8_t start_id[SHM_START_ID_BYTES])
@@ -41,6 +40,7 @@ static void start_ids(struct inflight_region *r, const uint8_t start_id[SHM_STAR
         memcpy(&inflight_ids(r, i)->sequence, start_id, sizeof(uint32_t)); /* random bytes */
 }
 
+/* Slots are twice the workers: an upgrade runs two generations side by side. */
 static int create_public(struct instance *in, const char *name, const struct config *config,
                          uint32_t node, const uint8_t start_id[SHM_START_ID_BYTES])
 {

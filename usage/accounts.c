@@ -128,7 +128,7 @@ static int64_t saturate(int64_t nano)
     return nano < -ACCOUNT_MAX_NANO ? -ACCOUNT_MAX_NANO : nano;
 }
 
-static int64_t sum(int64_t nano, int64_t delta)
+int64_t account_sum(int64_t nano, int64_t delta)
 {
     int64_t result;
 
@@ -155,7 +155,7 @@ static void add(_Atomic int64_t *word, int64_t delta)
     int64_t value = atomic_load(word);
 
     while (value != ACCOUNT_UNLIMITED && !is_mark(value) &&
-           !atomic_compare_exchange_weak(word, &value, sum(value, delta)))
+           !atomic_compare_exchange_weak(word, &value, account_sum(value, delta)))
         ;
 }
 
@@ -185,7 +185,8 @@ static int change_word(struct account *a, size_t word, enum spend_period period,
             return XR_ECREDITS;
         if (change->delta == 0)
             return 0;
-    } while (!atomic_compare_exchange_weak(&a->words[word], &value, sum(value, change->delta)));
+    } while (
+        !atomic_compare_exchange_weak(&a->words[word], &value, account_sum(value, change->delta)));
     return 1;
 }
 

@@ -27,6 +27,8 @@
 #define ACCOUNT_UNLIMITED INT64_MAX
 /* Values stay inside +-ACCOUNT_MAX_NANO (4 * 10^9 credits): sums saturate there. */
 #define ACCOUNT_MAX_NANO INT64_C(4000000000000000000)
+/* nano + delta, kept inside these bounds. */
+int64_t account_sum(int64_t nano, int64_t delta);
 
 struct accounts_region; /* in shared memory; opaque */
 

@@ -171,23 +171,14 @@ static const void *column_bytes(sqlite3_stmt *st, int column, size_t len)
     return data != NULL && (size_t)sqlite3_column_bytes(st, column) >= len ? data : none;
 }
 
-static int prepare(const struct answers *a, const char *sql, sqlite3_stmt **out)
-{
-    sqlite3 *db = ledger_db(a->setup.ledger);
-
-    *out = NULL;
-    if (db == NULL)
-        return -EIO;
-    return database_errno(sqlite3_prepare_v2(db, sql, -1, out, NULL));
-}
-
 int answers_load(struct answers *a, int64_t now_at_ms)
 {
     sqlite3_stmt *st;
-    int rc = prepare(a,
-                     "SELECT key_digest, request_digest, usage_id, created_at, length(answer)"
-                     " FROM idempotency",
-                     &st);
+    int rc =
+        ledger_prepare(a->setup.ledger,
+                       "SELECT key_digest, request_digest, usage_id, created_at, length(answer)"
+                       " FROM idempotency",
+                       &st);
 
     if (rc < 0)
         return rc;
@@ -291,10 +282,10 @@ static const char STORE[] =
 static int replaced_bytes(const struct answers *a, const struct answer_packet *p, uint64_t *bytes)
 {
     sqlite3_stmt *st;
-    int rc = prepare(a,
-                     "SELECT length(answer) FROM idempotency WHERE key_digest = ?1"
-                     " AND usage_id <= ?2",
-                     &st);
+    int rc = ledger_prepare(a->setup.ledger,
+                            "SELECT length(answer) FROM idempotency WHERE key_digest = ?1"
+                            " AND usage_id <= ?2",
+                            &st);
 
     *bytes = 0;
     if (rc < 0)
@@ -334,7 +325,7 @@ static int store_some(struct answers *a, size_t *count)
 {
     sqlite3_stmt *st;
     size_t bytes = 0;
-    int rc = prepare(a, STORE, &st);
+    int rc = ledger_prepare(a->setup.ledger, STORE, &st);
 
     *count = 0;
     for (struct waiting_answer *w = a->first; w != NULL && rc == 0; w = w->next) {
@@ -352,7 +343,7 @@ static int store_some(struct answers *a, size_t *count)
 static int change_rows(struct answers *a, size_t from, const char *sql)
 {
     sqlite3_stmt *st;
-    int rc = prepare(a, sql, &st);
+    int rc = ledger_prepare(a->setup.ledger, sql, &st);
 
     for (size_t i = from; i < a->row_count && rc == 0; i++) {
         sqlite3_bind_blob(st, 1, a->rows[i].key, USAGE_DIGEST_BYTES, SQLITE_STATIC);
@@ -380,10 +371,10 @@ static int sweep(struct answers *a, int64_t now_at_ms)
 {
     sqlite3_stmt *st;
     uint64_t bytes = 0; /* each page of an answer is read to be freed */
-    int rc = prepare(a,
-                     "SELECT key_digest, usage_id, length(answer) FROM idempotency"
-                     " WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2",
-                     &st);
+    int rc = ledger_prepare(a->setup.ledger,
+                            "SELECT key_digest, usage_id, length(answer) FROM idempotency"
+                            " WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2",
+                            &st);
 
     if (rc < 0)
         return rc;
@@ -447,11 +438,11 @@ static int drop_oldest(struct answers *a)
 
     if (!is_too_much(a))
         return 0;
-    rc = prepare(a,
-                 "SELECT key_digest, usage_id, length(answer), created_at FROM idempotency"
-                 " WHERE (created_at, key_digest) > (?1, ?2) ORDER BY created_at, key_digest"
-                 " LIMIT ?3",
-                 &st);
+    rc = ledger_prepare(a->setup.ledger,
+                        "SELECT key_digest, usage_id, length(answer), created_at FROM idempotency"
+                        " WHERE (created_at, key_digest) > (?1, ?2) ORDER BY created_at, key_digest"
+                        " LIMIT ?3",
+                        &st);
     if (rc < 0)
         return rc;
     rc = note_oldest(a, st);
@@ -518,7 +509,8 @@ static int run(struct answers *a, bool with_answers, bool with_sweep, int64_t no
 static int find_work(struct answers *a, int64_t now_at_ms)
 {
     sqlite3_stmt *st;
-    int rc = prepare(a, "SELECT 1 FROM idempotency WHERE created_at <= ?1 LIMIT 1", &st);
+    int rc = ledger_prepare(a->setup.ledger,
+                            "SELECT 1 FROM idempotency WHERE created_at <= ?1 LIMIT 1", &st);
 
     if (rc < 0)
         return rc;
@@ -595,15 +587,11 @@ bool answers_are_waiting(const struct answers *a, int64_t now_ms)
 
 int answers_get(struct ledger *l, const struct idempotency_key *key, struct buf *json)
 {
-    sqlite3 *db = ledger_db(l);
-    sqlite3_stmt *st = NULL;
-    int rc = db == NULL
-                 ? -EIO
-                 : database_errno(sqlite3_prepare_v2(
-                       db,
-                       "SELECT status, content_type, answer FROM idempotency"
-                       " WHERE key_digest = ?1 AND request_digest = ?2 AND answer IS NOT NULL",
-                       -1, &st, NULL));
+    sqlite3_stmt *st;
+    int rc = ledger_prepare(l,
+                            "SELECT status, content_type, answer FROM idempotency"
+                            " WHERE key_digest = ?1 AND request_digest = ?2 AND answer IS NOT NULL",
+                            &st);
 
     if (rc < 0)
         return rc;

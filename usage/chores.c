@@ -11,8 +11,6 @@
 #include "usage/provider_status.h"
 #include "usage/retention.h"
 
-#define HOUR_MS INT64_C(3600000)
-#define DAY_MS (24 * HOUR_MS)
 #define RETRY_MS 60000
 #define VERIFY_FIRST_MS 1000 /* after the start: not while everybody connects */
 #define VERIFY_PAUSE_MS 10   /* between two slices: the commits' turn */
@@ -65,7 +63,7 @@ static int retain(struct chores *c, int64_t now_ms, int64_t now_at_ms, int64_t *
 
     counter_add(&c->setup.counters->retention_rows_total, c->retention.rows - before);
     c->trimmed += c->retention.rows - before;
-    *again_ms = rc == 1 ? RETENTION_PAUSE_MS : HOUR_MS;
+    *again_ms = rc == 1 ? RETENTION_PAUSE_MS : CLOCK_HOUR_MS;
     if (rc == 0 && c->trimmed > 0) {
         log_event(LOG_INFO, "retention_done", "", "%llu old rows were deleted or folded",
                   (unsigned long long)c->trimmed);
@@ -111,7 +109,7 @@ static int verify_ledger(struct chores *c, int64_t now_ms, int64_t now_at_ms, in
         return 0;
     if (rc == 0) {
         chores_tell_verified(c->verify, c->setup.counters, now_at_ms);
-        *again_ms = DAY_MS;
+        *again_ms = CLOCK_DAY_MS;
     }
     verify_free(c->verify);
     c->verify = NULL;

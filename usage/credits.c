@@ -12,14 +12,6 @@ static const char *const KIND_NAMES[] = {[CREDIT_ADD] = "add", [CREDIT_USAGE] = 
 
 #define COLUMNS "id, api_key_id, kind, amount, balance, requests, created_at, operation_id, note"
 
-static int prepare(struct ledger *ledger, const char *sql, sqlite3_stmt **out)
-{
-    sqlite3 *db = ledger_db(ledger);
-
-    *out = NULL;
-    return db != NULL ? database_prepare(db, sql, out) : -EIO;
-}
-
 /* ---- rows ---- */
 
 static void bind_text(sqlite3_stmt *stmt, int at, const char *text)
@@ -32,10 +24,11 @@ int credit_entry_insert(struct ledger *ledger, struct credit_entry *e)
 {
     char key_text[KEY_ID_TEXT_BYTES];
     sqlite3_stmt *stmt;
-    int rc = prepare(ledger,
-                     "INSERT INTO credit_ledger (api_key_id, kind, amount, balance, requests,"
-                     " created_at, operation_id, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                     &stmt);
+    int rc =
+        ledger_prepare(ledger,
+                       "INSERT INTO credit_ledger (api_key_id, kind, amount, balance, requests,"
+                       " created_at, operation_id, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                       &stmt);
 
     if (rc < 0)
         return rc;
@@ -55,19 +48,6 @@ int credit_entry_insert(struct ledger *ledger, struct credit_entry *e)
     return rc;
 }
 
-static int copy_text(sqlite3_stmt *stmt, int column, char *out, size_t size)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-    size_t len = text != NULL ? strlen(text) : 0;
-
-    if (len >= size)
-        return -EBADMSG;
-    if (len > 0)
-        memcpy(out, text, len);
-    out[len] = '\0';
-    return 0;
-}
-
 static int read_row(sqlite3_stmt *stmt, struct credit_entry *out)
 {
     const char *key_text = (const char *)sqlite3_column_text(stmt, 1);
@@ -82,8 +62,8 @@ static int read_row(sqlite3_stmt *stmt, struct credit_entry *out)
     out->requests = sqlite3_column_int64(stmt, 5);
     out->created_at_ms = sqlite3_column_int64(stmt, 6);
     if (key_id_parse(key_text, &out->key_id) < 0 ||
-        copy_text(stmt, 7, out->operation_id, sizeof(out->operation_id)) < 0 ||
-        copy_text(stmt, 8, out->note, sizeof(out->note)) < 0)
+        database_copy_text(stmt, 7, out->operation_id, sizeof(out->operation_id)) < 0 ||
+        database_copy_text(stmt, 8, out->note, sizeof(out->note)) < 0)
         return -EBADMSG;
     return 0;
 }
@@ -112,8 +92,8 @@ void credit_entry_encode(const struct credit_entry *e, struct buf *out)
 static int find_operation(struct ledger *ledger, const char *operation_id, struct credit_entry *out)
 {
     sqlite3_stmt *stmt;
-    int rc =
-        prepare(ledger, "SELECT " COLUMNS " FROM credit_ledger WHERE operation_id = ?1", &stmt);
+    int rc = ledger_prepare(ledger, "SELECT " COLUMNS " FROM credit_ledger WHERE operation_id = ?1",
+                            &stmt);
 
     if (rc < 0)
         return rc;
@@ -131,7 +111,7 @@ static int set_balance(struct ledger *ledger, const struct credit_entry *e)
 {
     char key_text[KEY_ID_TEXT_BYTES];
     sqlite3_stmt *stmt;
-    int rc = prepare(ledger, "UPDATE api_keys SET balance = ?2 WHERE id = ?1", &stmt);
+    int rc = ledger_prepare(ledger, "UPDATE api_keys SET balance = ?2 WHERE id = ?1", &stmt);
 
     if (rc < 0)
         return rc;
@@ -327,10 +307,11 @@ int credits_list(struct ledger *ledger, uint64_t key_id, int64_t *before, size_t
     struct credit_entry e;
     sqlite3_stmt *stmt;
     int count = 0;
-    int rc = prepare(ledger,
-                     "SELECT " COLUMNS " FROM credit_ledger WHERE api_key_id = ?1 AND id < ?2"
-                     " ORDER BY id DESC LIMIT ?3",
-                     &stmt);
+    int rc =
+        ledger_prepare(ledger,
+                       "SELECT " COLUMNS " FROM credit_ledger WHERE api_key_id = ?1 AND id < ?2"
+                       " ORDER BY id DESC LIMIT ?3",
+                       &stmt);
 
     if (rc < 0)
         return rc;

@@ -83,6 +83,19 @@ int database_get_i64(sqlite3 *db, const char *sql, int64_t missing, int64_t *val
     return database_errno(rc);
 }
 
+int database_copy_text(sqlite3_stmt *stmt, int column, char *out, size_t size)
+{
+    const char *text = (const char *)sqlite3_column_text(stmt, column);
+    size_t len = text != NULL ? strlen(text) : 0;
+
+    if (len >= size)
+        return -EBADMSG;
+    if (len > 0)
+        memcpy(out, text, len);
+    out[len] = '\0';
+    return 0;
+}
+
 void database_rollback(sqlite3 *db)
 {
     if (db != NULL && !sqlite3_get_autocommit(db))

@@ -7,6 +7,7 @@
 #define XROUTER_USAGE_DATABASE_H
 
 #include <sqlite3.h>
+#include <stddef.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,6 +33,8 @@ int database_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **out); /* 0 or 
 int database_step(sqlite3_stmt *stmt);
 /* The first column of the first row, or missing if there is no row. 0 or -errno. */
 int database_get_i64(sqlite3 *db, const char *sql, int64_t missing, int64_t *value);
+/* Copies a text column, "" for NULL. 0 or -EBADMSG: it does not fit. */
+int database_copy_text(sqlite3_stmt *stmt, int column, char *out, size_t size);
 /* Leaves the transaction that is open, if any; errors do not matter, SQLite then did it itself. */
 void database_rollback(sqlite3 *db);
 

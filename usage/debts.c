@@ -146,32 +146,21 @@ int debts_collect(struct debts *d, struct debt *debts, size_t count,
 
 /* ---- adding up ---- */
 
-static int64_t saturated_sum(int64_t a, int64_t b)
-{
-    int64_t sum;
-
-    if (__builtin_add_overflow(a, b, &sum))
-        return b > 0 ? ACCOUNT_MAX_NANO : -ACCOUNT_MAX_NANO;
-    if (sum > ACCOUNT_MAX_NANO)
-        return ACCOUNT_MAX_NANO;
-    return sum < -ACCOUNT_MAX_NANO ? -ACCOUNT_MAX_NANO : sum;
-}
-
 int64_t debt_subtract(int64_t nano, int64_t debt_nano)
 {
-    return saturated_sum(nano, debt_nano == INT64_MIN ? INT64_MAX : -debt_nano);
+    return account_sum(nano, debt_nano == INT64_MIN ? INT64_MAX : -debt_nano);
 }
 
 static void owe(struct debt *debt, int64_t at_ms, int64_t nano)
 {
-    debt->nano = saturated_sum(debt->nano, nano);
+    debt->nano = account_sum(debt->nano, nano);
     for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS && at_ms >= 0; p++) {
         int64_t number = spend_period_number(p, at_ms);
 
         if (number == debt->spending[p].period)
-            debt->spending[p].nano = saturated_sum(debt->spending[p].nano, nano);
+            debt->spending[p].nano = account_sum(debt->spending[p].nano, nano);
         if (number == debt->spending[p].period + 1)
-            debt->spending[p].next_nano = saturated_sum(debt->spending[p].next_nano, nano);
+            debt->spending[p].next_nano = account_sum(debt->spending[p].next_nano, nano);
     }
 }
 
@@ -230,15 +219,12 @@ static bool is_repeated(const struct debts *d, size_t i)
 
 int debts_sum(struct debts *d, struct debt *debts, struct ledger *ledger)
 {
-    sqlite3 *db = ledger_db(ledger);
     sqlite3_stmt *stmt;
     int rc;
 
     if (d->count == 0)
         return 0;
-    if (db == NULL)
-        return -EIO;
-    rc = database_prepare(db, "SELECT 1 FROM usage WHERE id = ?1", &stmt);
+    rc = ledger_prepare(ledger, "SELECT 1 FROM usage WHERE id = ?1", &stmt);
     if (rc < 0)
         return rc;
     qsort(d->items, d->count, sizeof(d->items[0]), compare_items);

@@ -5,21 +5,14 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/money.h"
-
-static void copy_text(char *out, size_t size, const char *text)
-{
-    size_t len = strnlen(text, size - 1);
-
-    memcpy(out, text, len);
-    out[len] = '\0';
-}
+#include "common/text.h"
 
 struct drift drift_at(const char *table, const char *key, const char *model, int64_t at_ms)
 {
     struct drift d = {.table = table, .at_ms = at_ms};
 
-    copy_text(d.key, sizeof(d.key), key);
-    copy_text(d.model, sizeof(d.model), model);
+    text_copy(d.key, sizeof(d.key), key);
+    text_copy(d.model, sizeof(d.model), model);
     return d;
 }
 

@@ -7,6 +7,7 @@
 
 #include "common/crc32c.h"
 #include "common/secret.h"
+#include "common/text.h"
 
 #define RECORD_MAGIC 0x00455558u /* "XUE"; the version is the highest byte */
 #define VERSION_SHIFT 24
@@ -182,10 +183,7 @@ int64_t usage_event_ended_at_ms(const struct usage_event *event)
 
 void usage_name_set(char out[USAGE_NAME_BYTES], const char *name)
 {
-    size_t len = strnlen(name, USAGE_NAME_BYTES - 1);
-
-    memcpy(out, name, len);
-    out[len] = '\0';
+    text_copy(out, USAGE_NAME_BYTES, name);
 }
 
 size_t usage_event_encode(const struct usage_event *event, uint8_t out[USAGE_EVENT_MAX])

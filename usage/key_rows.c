@@ -26,28 +26,7 @@ enum column {
     COL_SPENDING = COL_LIMITS + KEY_LIMIT_COUNT
 };
 
-static int prepare(struct ledger *ledger, const char *sql, sqlite3_stmt **out)
-{
-    sqlite3 *db = ledger_db(ledger);
-
-    *out = NULL;
-    return db != NULL ? database_prepare(db, sql, out) : -EIO;
-}
-
 /* ---- reading ---- */
-
-static int copy_text(sqlite3_stmt *stmt, int column, char *out, size_t size)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-    size_t len = text != NULL ? strlen(text) : 0;
-
-    if (len >= size)
-        return -EBADMSG;
-    if (len > 0)
-        memcpy(out, text, len);
-    out[len] = '\0';
-    return 0;
-}
 
 /* NULL is ACCOUNT_UNLIMITED. */
 static int64_t read_credits(sqlite3_stmt *stmt, int column)
@@ -84,8 +63,8 @@ static int read_row(sqlite3_stmt *stmt, struct key_record *out, uint8_t digest[D
         return -ENOMEM; /* columns that are NOT NULL */
     if (key_id_parse(id, &out->id) < 0 || strlen(hash) != HASH_TEXT_BYTES - 1 ||
         hex_decode(hash, HASH_TEXT_BYTES - 1, digest) < 0 || key_models_decode(models, out) < 0 ||
-        copy_text(stmt, COL_NAME, out->name, sizeof(out->name)) < 0 ||
-        copy_text(stmt, COL_TIER, out->tier, sizeof(out->tier)) < 0)
+        database_copy_text(stmt, COL_NAME, out->name, sizeof(out->name)) < 0 ||
+        database_copy_text(stmt, COL_TIER, out->tier, sizeof(out->tier)) < 0)
         return -EBADMSG;
     out->created_at_ms = sqlite3_column_int64(stmt, COL_CREATED);
     out->expires_at_ms = sqlite3_column_int64(stmt, COL_EXPIRES);
@@ -101,11 +80,11 @@ int key_row_find(struct ledger *ledger, const char *name_or_id, struct key_recor
     char id_text[KEY_ID_TEXT_BYTES];
     uint64_t id;
     bool by_id = key_id_parse(name_or_id, &id) == 0;
-    int rc =
-        prepare(ledger,
-                by_id ? "SELECT " COLUMNS " FROM api_keys WHERE id = ?1"
-                      : "SELECT " COLUMNS " FROM api_keys WHERE name = ?1 AND revoked_at IS NULL",
-                &stmt);
+    int rc = ledger_prepare(ledger,
+                            by_id ? "SELECT " COLUMNS " FROM api_keys WHERE id = ?1"
+                                  : "SELECT " COLUMNS
+                                    " FROM api_keys WHERE name = ?1 AND revoked_at IS NULL",
+                            &stmt);
 
     if (rc < 0)
         return rc;
@@ -126,8 +105,8 @@ int key_row_each(struct ledger *ledger, uint64_t *after, size_t max, key_row_fn 
     sqlite3_stmt *stmt;
     char after_text[KEY_ID_TEXT_BYTES];
     int count = 0;
-    int rc = prepare(ledger, "SELECT " COLUMNS " FROM api_keys WHERE id > ?1 ORDER BY id LIMIT ?2",
-                     &stmt);
+    int rc = ledger_prepare(
+        ledger, "SELECT " COLUMNS " FROM api_keys WHERE id > ?1 ORDER BY id LIMIT ?2", &stmt);
 
     if (rc < 0)
         return rc;
@@ -157,7 +136,7 @@ int key_row_each(struct ledger *ledger, uint64_t *after, size_t max, key_row_fn 
 
 int key_names_open(struct ledger *ledger, struct key_names *names)
 {
-    return prepare(ledger, "SELECT name FROM api_keys WHERE id = ?1", &names->stmt);
+    return ledger_prepare(ledger, "SELECT name FROM api_keys WHERE id = ?1", &names->stmt);
 }
 
 void key_names_close(struct key_names *names)
@@ -174,22 +153,10 @@ int key_names_get(struct key_names *names, const char *id_text, char out[KEY_NAM
     sqlite3_bind_text(names->stmt, 1, id_text, -1, SQLITE_STATIC);
     rc = sqlite3_step(names->stmt);
     if (rc == SQLITE_ROW)
-        rc = copy_text(names->stmt, 0, out, KEY_NAME_BYTES);
+        rc = database_copy_text(names->stmt, 0, out, KEY_NAME_BYTES);
     else
         rc = database_errno(rc);
     sqlite3_reset(names->stmt);
-    return rc;
-}
-
-int key_row_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES])
-{
-    struct key_names names;
-    int rc = key_names_open(ledger, &names);
-
-    out[0] = '\0';
-    if (rc == 0)
-        rc = key_names_get(&names, id_text, out);
-    key_names_close(&names);
     return rc;
 }
 
@@ -230,7 +197,7 @@ static int prepare_change(struct ledger *ledger, const char *sql, sqlite3_stmt *
     int rc = ledger_look(ledger);
 
     *out = NULL;
-    return rc < 0 ? rc : prepare(ledger, sql, out);
+    return rc < 0 ? rc : ledger_prepare(ledger, sql, out);
 }
 
 /* A change that is a transaction of its own. */
@@ -263,11 +230,12 @@ int key_row_insert(struct ledger *ledger, const struct key_record *r,
 {
     char id[KEY_ID_TEXT_BYTES], hash[HASH_TEXT_BYTES];
     sqlite3_stmt *stmt;
-    int rc = prepare(ledger,
-                     "INSERT INTO api_keys (id, key_hash, created_at, balance, " WISHES
-                     ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
-                     " ?16) ON CONFLICT (id) DO NOTHING",
-                     &stmt);
+    int rc =
+        ledger_prepare(ledger,
+                       "INSERT INTO api_keys (id, key_hash, created_at, balance, " WISHES
+                       ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
+                       " ?16) ON CONFLICT (id) DO NOTHING",
+                       &stmt);
 
     if (rc < 0)
         return rc;

@@ -31,9 +31,8 @@ int key_row_update(struct ledger *ledger, const struct key_record *r);
 /* Stores the digest alone, or the time of the revocation alone. */
 int key_row_set_digest(struct ledger *ledger, uint64_t id, const uint8_t digest[DIGEST_BYTES]);
 int key_row_set_revoked(struct ledger *ledger, uint64_t id, int64_t revoked_at_ms);
-/* The key's name, "" if it has none or there is no such key. 0 or -errno. */
-int key_row_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES]);
-/* The same for many keys in one go; to be closed before the turn ends, also when open failed. */
+/* Names of keys, "" for one that has none or is not there; to be closed before the turn ends, also
+ * when open failed. */
 struct key_names {
     sqlite3_stmt *stmt;
 };

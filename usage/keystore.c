@@ -55,14 +55,6 @@ static int publish(const struct keystore *ks, const uint8_t digest[DIGEST_BYTES]
     return keytable_put(ks->table, digest, &key) < 0 ? -EUSERS : 0;
 }
 
-static int prepare(const struct keystore *ks, const char *sql, sqlite3_stmt **out)
-{
-    sqlite3 *db = ledger_db(ks->ledger);
-
-    *out = NULL;
-    return db != NULL ? database_prepare(db, sql, out) : -EIO;
-}
-
 int keystore_check_secret(const struct keystore *ks, char why[KEY_WHY_BYTES])
 {
     uint8_t digest[DIGEST_BYTES];
@@ -75,15 +67,16 @@ int keystore_check_secret(const struct keystore *ks, char why[KEY_WHY_BYTES])
     if (rc < 0)
         return rc;
     hex_encode(digest, sizeof(digest), expected);
-    rc = prepare(ks, "INSERT INTO meta VALUES ('key_check', ?1) ON CONFLICT (name) DO NOTHING",
-                 &stmt);
+    rc = ledger_prepare(ks->ledger,
+                        "INSERT INTO meta VALUES ('key_check', ?1) ON CONFLICT (name) DO NOTHING",
+                        &stmt);
     if (rc == 0) {
         sqlite3_bind_text(stmt, 1, expected, -1, SQLITE_STATIC);
         rc = database_step(stmt);
         sqlite3_finalize(stmt);
     }
     if (rc == 0)
-        rc = prepare(ks, "SELECT value FROM meta WHERE name = 'key_check'", &stmt);
+        rc = ledger_prepare(ks->ledger, "SELECT value FROM meta WHERE name = 'key_check'", &stmt);
     if (rc < 0)
         return rc;
     rc = sqlite3_step(stmt);
@@ -356,9 +349,4 @@ int keystore_list(const struct keystore *ks, uint64_t *after, size_t max, int64_
     struct list list = {.out = out, .now_at_ms = now_at_ms};
 
     return key_row_each(ks->ledger, after, max, list_row, &list);
-}
-
-int keystore_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES])
-{
-    return key_row_name(ledger, id_text, out);
 }

@@ -58,7 +58,5 @@ int keystore_rotate(const struct keystore *ks, const char *name_or_id, struct ke
  * and moves *after. Ids, and so the list, are in order of creation. Returns how many or -errno. */
 int keystore_list(const struct keystore *ks, uint64_t *after, size_t max, int64_t now_at_ms,
                   struct buf *out);
-/* The key's name into out, "" if it has none or there is no such key. 0 or -errno. */
-int keystore_name(struct ledger *ledger, const char *id_text, char out[KEY_NAME_BYTES]);
 
 #endif

@@ -11,8 +11,6 @@
 #include "usage/ledger_link.h"
 #include "usage/keytable.h"
 
-#define HOUR_MS INT64_C(3600000)
-#define DAY_MS (24 * HOUR_MS)
 #define ROLLUP_BUCKETS (2 * LEDGER_BATCH_MAX) /* a power of two, never more than half full */
 
 /* One row of usage_hourly in the making; usage_daily takes it too. */
@@ -186,6 +184,14 @@ sqlite3 *ledger_db(struct ledger *l)
     return l->link.is_lost ? NULL : l->link.db;
 }
 
+int ledger_prepare(struct ledger *l, const char *sql, sqlite3_stmt **out)
+{
+    sqlite3 *db = ledger_db(l);
+
+    *out = NULL;
+    return db != NULL ? database_prepare(db, sql, out) : -EIO;
+}
+
 /* ---- the sums ---- */
 
 static uint64_t rollup_hash(const struct usage_event *e, int64_t hour_at_ms)
@@ -205,7 +211,7 @@ static bool rollup_is(const struct rollup *r, const struct usage_event *e, int64
 /* The event's sum, made when absent: there are as many places as events in a batch. */
 static struct rollup *rollup_find(struct ledger *l, const struct usage_event *e)
 {
-    int64_t hour_at_ms = e->created_at_ms - e->created_at_ms % HOUR_MS;
+    int64_t hour_at_ms = e->created_at_ms - e->created_at_ms % CLOCK_HOUR_MS;
     size_t at = rollup_hash(e, hour_at_ms) % ROLLUP_BUCKETS;
     struct rollup *r;
 
@@ -257,7 +263,7 @@ static int rollup_write(struct ledger *l, const struct rollup *r)
 
     if (rc < 0)
         return rc;
-    return add_sums(l->statements[ST_ADD_DAILY], r->hour_at_ms - r->hour_at_ms % DAY_MS, r);
+    return add_sums(l->statements[ST_ADD_DAILY], r->hour_at_ms - r->hour_at_ms % CLOCK_DAY_MS, r);
 }
 
 /* ---- the keys ---- */

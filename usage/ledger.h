@@ -33,6 +33,9 @@ int ledger_reopen(struct ledger *l);
 int ledger_look(struct ledger *l);
 /* For the other tables; NULL while there is no connection to the right file. Not inside a batch. */
 sqlite3 *ledger_db(struct ledger *l);
+/* A statement on that connection, to be finalized before the turn ends; *out is NULL on failure. 0
+ * or -errno. */
+int ledger_prepare(struct ledger *l, const char *sql, sqlite3_stmt **out);
 
 /* Called for each inserted event that is remembered under its Idempotency-Key, before the commit.
  */

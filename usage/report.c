@@ -8,13 +8,12 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/money.h"
+#include "common/text.h"
 #include "usage/key_rows.h"
 #include "usage/keytable.h"
 #include "usage/meta.h"
 #include "usage/sums.h"
 
-#define HOUR_MS INT64_C(3600000)
-#define DAY_MS (24 * HOUR_MS)
 #define AT_MAX_MS INT64_C(253402300800000) /* 10000-01-01: what RFC 3339 cannot write */
 
 static const char *const BY_NAMES[] = {
@@ -46,8 +45,8 @@ struct table_sql {
                   " WHERE " period " = ?1 AND api_key_id = ?2",                             \
     }
 static const struct table_sql TABLES[] = {
-    [HOURLY] = TABLE_SQL("usage_hourly", "hour", HOUR_MS),
-    [DAILY] = TABLE_SQL("usage_daily", "day", DAY_MS),
+    [HOURLY] = TABLE_SQL("usage_hourly", "hour", CLOCK_HOUR_MS),
+    [DAILY] = TABLE_SQL("usage_daily", "day", CLOCK_DAY_MS),
 };
 
 /* A part of the range, and the table that it is read from. */
@@ -113,14 +112,6 @@ void report_free(struct report *r)
     free(r);
 }
 
-static void copy_name(char *out, size_t size, const char *name)
-{
-    size_t len = strnlen(name, size - 1);
-
-    memcpy(out, name, len);
-    out[len] = '\0';
-}
-
 /* The label's place in rows, or where it belongs. */
 static bool search(const struct report *r, const char *label, size_t *at)
 {
@@ -182,7 +173,7 @@ static int find_target(struct report *r, int64_t period_ms, const char *key, con
     int rc;
 
     if (r->query.by == REPORT_BY_DAY)
-        period_ms -= period_ms % DAY_MS;
+        period_ms -= period_ms % CLOCK_DAY_MS;
     if (is_moment && period_ms == r->last_ms) {
         *out = &r->rows[r->last];
         return 0;
@@ -190,7 +181,7 @@ static int find_target(struct report *r, int64_t period_ms, const char *key, con
     if (is_moment)
         clock_format(period_ms, label);
     else
-        copy_name(label, sizeof(label), r->query.by == REPORT_BY_KEY ? key : model);
+        text_copy(label, sizeof(label), r->query.by == REPORT_BY_KEY ? key : model);
     rc = find_row(r, label, out);
     if (rc == 0)
         r->last_ms = period_ms;
@@ -208,8 +199,8 @@ static int read_row(struct report *r, sqlite3_stmt *stmt)
         return -ENOMEM; /* columns that are NOT NULL */
     if (r->key_text[0] == '\0') {
         r->period_ms = sqlite3_column_int64(stmt, 0);
-        copy_name(r->after_key, sizeof(r->after_key), key);
-        copy_name(r->after_model, sizeof(r->after_model), model);
+        text_copy(r->after_key, sizeof(r->after_key), key);
+        text_copy(r->after_model, sizeof(r->after_model), model);
     }
     if (r->query.model[0] != '\0' && strcmp(r->query.model, model) != 0)
         return 0;
@@ -269,9 +260,9 @@ static int plan(struct report *r, sqlite3 *db)
     if (rc < 0)
         return rc;
     r->is_planned = true;
-    r->since_ms = floor_to(r->query.since_at_ms, HOUR_MS);
+    r->since_ms = floor_to(r->query.since_at_ms, CLOCK_HOUR_MS);
     r->until_ms = r->query.until_at_ms < AT_MAX_MS ? r->query.until_at_ms : AT_MAX_MS;
-    r->until_ms = ceil_to(r->until_ms, HOUR_MS);
+    r->until_ms = ceil_to(r->until_ms, CLOCK_HOUR_MS);
     if (r->query.by == REPORT_BY_HOUR) {
         if (r->since_ms < trimmed_ms)
             r->since_ms = trimmed_ms;
@@ -279,11 +270,11 @@ static int plan(struct report *r, sqlite3 *db)
         return 0;
     }
     if (r->since_ms < trimmed_ms)
-        r->since_ms = floor_to(r->since_ms, DAY_MS);
+        r->since_ms = floor_to(r->since_ms, CLOCK_DAY_MS);
     if (r->until_ms < trimmed_ms)
-        r->until_ms = ceil_to(r->until_ms, DAY_MS);
-    first_ms = ceil_to(r->since_ms, DAY_MS);
-    last_ms = floor_to(r->until_ms, DAY_MS);
+        r->until_ms = ceil_to(r->until_ms, CLOCK_DAY_MS);
+    first_ms = ceil_to(r->since_ms, CLOCK_DAY_MS);
+    last_ms = floor_to(r->until_ms, CLOCK_DAY_MS);
     if (first_ms > last_ms) { /* within one day */
         add_segment(r, HOURLY, r->since_ms, r->until_ms);
         return 0;

@@ -6,9 +6,7 @@
 
 #include "common/clock.h"
 
-#define HOUR_MS INT64_C(3600000)
-#define DAY_MS (24 * HOUR_MS)
-#define DEFAULT_MS (30 * DAY_MS)
+#define DEFAULT_MS (30 * CLOCK_DAY_MS)
 
 static int parse_moment(const char *text, int64_t now_at_ms, int64_t *at_ms)
 {
@@ -25,13 +23,13 @@ static int parse_moment(const char *text, int64_t now_at_ms, int64_t *at_ms)
         return -EINVAL;
     switch (end[0]) {
     case 'h':
-        unit_ms = HOUR_MS;
+        unit_ms = CLOCK_HOUR_MS;
         break;
     case 'd':
-        unit_ms = DAY_MS;
+        unit_ms = CLOCK_DAY_MS;
         break;
     case 'w':
-        unit_ms = 7 * DAY_MS;
+        unit_ms = 7 * CLOCK_DAY_MS;
         break;
     default:
         return -EINVAL;

@@ -7,7 +7,8 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/money.h"
-#include "usage/keystore.h"
+#include "common/text.h"
+#include "usage/key_rows.h"
 #include "usage/keytable.h"
 #include "usage/sums.h"
 
@@ -57,14 +58,6 @@ void reprice_free(struct reprice *r)
         return;
     free(r->groups);
     free(r);
-}
-
-static void copy_text(char *out, size_t size, const char *text)
-{
-    size_t len = strnlen(text, size - 1);
-
-    memcpy(out, text, len);
-    out[len] = '\0';
 }
 
 static int compare_group(const struct group *g, const char *key, const char *model)
@@ -119,8 +112,8 @@ static int find_group(struct reprice *r, const char *key, const char *model, str
         }
         memmove(&r->groups[at + 1], &r->groups[at], (r->count - at) * sizeof(*r->groups));
         memset(&r->groups[at], 0, sizeof(r->groups[at]));
-        copy_text(r->groups[at].key, sizeof(r->groups[at].key), key);
-        copy_text(r->groups[at].model, sizeof(r->groups[at].model), model);
+        text_copy(r->groups[at].key, sizeof(r->groups[at].key), key);
+        text_copy(r->groups[at].model, sizeof(r->groups[at].model), model);
         r->count++;
     }
     r->last = at;
@@ -264,10 +257,10 @@ static void put_tally(struct buf *out, const struct tally *t)
     json_put_field_i64(out, "unknown", t->unknown);
 }
 
-static int put_group(const struct group *g, struct ledger *ledger, struct buf *out)
+static int put_group(const struct group *g, struct key_names *names, struct buf *out)
 {
     char name[KEY_NAME_BYTES];
-    int rc = keystore_name(ledger, g->key, name);
+    int rc = key_names_get(names, g->key, name);
 
     if (rc < 0)
         return rc;
@@ -281,18 +274,20 @@ static int put_group(const struct group *g, struct ledger *ledger, struct buf *o
 
 int reprice_encode(const struct reprice *r, struct ledger *ledger, struct buf *out)
 {
+    struct key_names names;
+    int rc = key_names_open(ledger, &names);
+
     buf_byte(out, '{');
     json_put_key(out, "rows");
     buf_byte(out, '[');
-    for (size_t i = 0; i < r->count; i++) {
-        int rc;
-
+    for (size_t i = 0; i < r->count && rc == 0; i++) {
         if (i > 0)
             buf_byte(out, ',');
-        rc = put_group(&r->groups[i], ledger, out);
-        if (rc < 0)
-            return rc;
+        rc = put_group(&r->groups[i], &names, out);
     }
+    key_names_close(&names);
+    if (rc < 0)
+        return rc;
     buf_byte(out, ']');
     json_put_key(out, "total");
     buf_byte(out, '{');

@@ -10,8 +10,6 @@
 #include "usage/keytable.h"
 #include "usage/meta.h"
 
-#define HOUR_MS INT64_C(3600000)
-#define DAY_MS (24 * HOUR_MS)
 #define BATCH_FIRST 100
 #define BATCH_MIN 10
 #define BATCH_MAX 400
@@ -27,9 +25,9 @@ struct entry { /* of credit_ledger */
 
 static int64_t midnight_before(int64_t now_at_ms, uint32_t days)
 {
-    int64_t at_ms = now_at_ms - (int64_t)days * DAY_MS;
+    int64_t at_ms = now_at_ms - (int64_t)days * CLOCK_DAY_MS;
 
-    return at_ms > 0 ? at_ms - at_ms % DAY_MS : 0;
+    return at_ms > 0 ? at_ms - at_ms % CLOCK_DAY_MS : 0;
 }
 
 /* Runs a statement whose first parameter is a blob or nothing. */
@@ -101,7 +99,8 @@ static int trim_usage(sqlite3 *db, int64_t cutoff_ms, int max)
 
     if (count <= 0)
         return count;
-    rc = note_trimmed(db, META_USAGE_TRIMMED, latest_ms - latest_ms % HOUR_MS + HOUR_MS);
+    rc =
+        note_trimmed(db, META_USAGE_TRIMMED, latest_ms - latest_ms % CLOCK_HOUR_MS + CLOCK_HOUR_MS);
     if (rc == 0)
         rc = delete_up_to(db, "DELETE FROM usage_attempts WHERE usage_id <= ?1", last);
     if (rc == 0)
@@ -230,7 +229,8 @@ static int fold(sqlite3 *db, const struct entry *e)
 
     if (rc <= 0)
         return rc;
-    if (!before.is_usage || before.created_at_ms / DAY_MS != e->created_at_ms / DAY_MS ||
+    if (!before.is_usage ||
+        before.created_at_ms / CLOCK_DAY_MS != e->created_at_ms / CLOCK_DAY_MS ||
         __builtin_add_overflow(e->amount_nano, before.amount_nano, &amount_nano) ||
         __builtin_add_overflow(e->requests, before.requests, &requests))
         return 0;
@@ -268,7 +268,7 @@ static int trim(sqlite3 *db, const struct config *config, int64_t now_at_ms, int
     int count = 0;
 
     if (config->retention_days > 0) {
-        int64_t cutoff_ms = now_at_ms - (int64_t)config->retention_days * DAY_MS;
+        int64_t cutoff_ms = now_at_ms - (int64_t)config->retention_days * CLOCK_DAY_MS;
 
         *gone = count = cutoff_ms > 0 ? trim_usage(db, cutoff_ms, max) : 0;
         if (count == 0) /* a few look-ups a row instead of one */

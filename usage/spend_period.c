@@ -1,6 +1,7 @@
 #include "usage/spend_period.h"
 
-#define DAY_MS INT64_C(86400000)
+#include "common/clock.h"
+
 #define WEEK_DAYS 7
 #define WEEK_0_DAY 3 /* 1970-01-01 was a Thursday: week 0 began three days before */
 /* Years are counted from March, so that the leap day is a year's last, and from the year 0. */
@@ -34,7 +35,7 @@ static int64_t first_day_of_month(int64_t number)
 
 int64_t spend_period_number(enum spend_period period, int64_t at_ms)
 {
-    int64_t day = at_ms / DAY_MS;
+    int64_t day = at_ms / CLOCK_DAY_MS;
 
     switch (period) {
     case SPEND_WEEK:
@@ -52,12 +53,12 @@ int64_t spend_period_start_ms(enum spend_period period, int64_t number)
 {
     switch (period) {
     case SPEND_WEEK:
-        return (number * WEEK_DAYS - WEEK_0_DAY) * DAY_MS;
+        return (number * WEEK_DAYS - WEEK_0_DAY) * CLOCK_DAY_MS;
     case SPEND_MONTH:
-        return first_day_of_month(number) * DAY_MS;
+        return first_day_of_month(number) * CLOCK_DAY_MS;
     case SPEND_DAY:
     case SPEND_PERIODS:
         break;
     }
-    return number * DAY_MS;
+    return number * CLOCK_DAY_MS;
 }

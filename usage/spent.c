@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define DAY_MS INT64_C(86400000)
+#include "common/clock.h"
+#include "usage/sums.h"
 
 int spent_reader_open(struct ledger *ledger, struct spent_reader *reader)
 {
@@ -18,7 +19,7 @@ int spent_reader_open(struct ledger *ledger, struct spent_reader *reader)
     if (rc == 0)
         rc = database_prepare(db, "SELECT cost FROM usage_daily WHERE day = ?1 AND api_key_id = ?2",
                               &reader->stmt);
-    reader->last_day = last_at_ms / DAY_MS;
+    reader->last_day = last_at_ms / CLOCK_DAY_MS;
     return rc;
 }
 
@@ -33,20 +34,13 @@ static int read_day(struct spent_reader *reader, const char *key_text, int64_t d
     int rc;
 
     *nano = 0;
-    sqlite3_bind_int64(reader->stmt, 1, day * DAY_MS);
+    sqlite3_bind_int64(reader->stmt, 1, day * CLOCK_DAY_MS);
     sqlite3_bind_text(reader->stmt, 2, key_text, -1, SQLITE_STATIC);
     while ((rc = sqlite3_step(reader->stmt)) == SQLITE_ROW) {
-        if (__builtin_add_overflow(*nano, sqlite3_column_int64(reader->stmt, 0), nano))
-            *nano = INT64_MAX;
+        sum_add(nano, sqlite3_column_int64(reader->stmt, 0));
     }
     sqlite3_reset(reader->stmt);
     return database_errno(rc);
-}
-
-static void add(int64_t *sum, int64_t nano)
-{
-    if (__builtin_add_overflow(*sum, nano, sum))
-        *sum = INT64_MAX;
 }
 
 /* The first day of any of the periods, and the last of those after them that the ledger knows. */
@@ -56,8 +50,8 @@ static void range(const struct spent_reader *reader, const struct spent spent[SP
     *first = INT64_MAX;
     *last = -1;
     for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++) {
-        int64_t from = spend_period_start_ms(p, spent[p].period) / DAY_MS;
-        int64_t to = spend_period_start_ms(p, spent[p].period + 2) / DAY_MS - 1;
+        int64_t from = spend_period_start_ms(p, spent[p].period) / CLOCK_DAY_MS;
+        int64_t to = spend_period_start_ms(p, spent[p].period + 2) / CLOCK_DAY_MS - 1;
 
         if ((wanted >> p & 1) == 0)
             continue;
@@ -87,12 +81,12 @@ int spent_read(struct spent_reader *reader, uint64_t key_id, int64_t now_at_ms, 
         if (rc < 0)
             return rc;
         for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++) {
-            int64_t number = spend_period_number(p, day * DAY_MS);
+            int64_t number = spend_period_number(p, day * CLOCK_DAY_MS);
 
             if ((wanted >> p & 1) != 0 && number == out[p].period)
-                add(&out[p].nano, nano);
+                sum_add(&out[p].nano, nano);
             if ((wanted >> p & 1) != 0 && number == out[p].period + 1)
-                add(&out[p].next_nano, nano);
+                sum_add(&out[p].next_nano, nano);
         }
     }
     return 0;

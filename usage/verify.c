@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/money.h"
+#include "common/text.h"
 #include "usage/meta.h"
 #include "usage/verify_private.h"
 
@@ -15,14 +16,6 @@
 enum phase { PHASE_BALANCES, PHASE_ROWS, PHASE_HOURS, PHASE_DAYS, PHASE_DONE };
 
 typedef int (*unit_fn)(struct verify *v, sqlite3 *db);
-
-void verify_copy(char *out, size_t size, const char *text)
-{
-    size_t len = strnlen(text, size - 1);
-
-    memcpy(out, text, len);
-    out[len] = '\0';
-}
 
 const char *verify_text(sqlite3_stmt *stmt, int column)
 {

@@ -22,7 +22,7 @@ static int next_key(struct verify *v, sqlite3 *db)
     if (step == SQLITE_ROW && verify_text(stmt, 0) == NULL) {
         rc = -ENOMEM;
     } else if (step == SQLITE_ROW) {
-        verify_copy(v->key, sizeof(v->key), verify_text(stmt, 0));
+        text_copy(v->key, sizeof(v->key), verify_text(stmt, 0));
         v->in_key = true;
     } else if (rc == 0) {
         rc = 1;

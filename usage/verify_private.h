@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include "common/text.h"
 #include "usage/drift.h"
 #include "usage/ledger.h"
 
@@ -58,8 +59,6 @@ int verify_hours(struct verify *v, sqlite3 *db); /* that have no rows, or no day
 int verify_days(struct verify *v, sqlite3 *db);  /* against usage_hourly */
 void verify_rows_end(struct verify *v);          /* collects no more late rows */
 
-/* A name that is longer than its place is cut. */
-void verify_copy(char *out, size_t size, const char *text);
 const char *verify_text(sqlite3_stmt *stmt, int column);
 
 #endif

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "usage/late_rows.h"
 
-#define HOUR_MS INT64_C(3600000)
 #define MODELS_MAX 100000 /* of one key in one hour: more is not a ledger of ours */
 
 static struct model_sums *find_model(struct hour *h, const char *model)
@@ -30,13 +30,13 @@ static struct model_sums *find_model(struct hour *h, const char *model)
     }
     m = &h->models[h->count++];
     memset(m, 0, sizeof(*m));
-    verify_copy(m->model, sizeof(m->model), model);
+    text_copy(m->model, sizeof(m->model), model);
     return m;
 }
 
 static bool is_in_hour(const struct hour *h, const char *key, int64_t created_at_ms)
 {
-    return h->open && created_at_ms >= h->at_ms && created_at_ms < h->at_ms + HOUR_MS &&
+    return h->open && created_at_ms >= h->at_ms && created_at_ms < h->at_ms + CLOCK_HOUR_MS &&
            strcmp(key, h->key) == 0;
 }
 
@@ -64,7 +64,7 @@ static int collect_anew(struct verify *v, sqlite3 *db)
     int rc = late_rows_open(db, &v->late);
 
     if (rc == 0 && v->hour.open) {
-        verify_copy(v->key, sizeof(v->key), v->hour.key);
+        text_copy(v->key, sizeof(v->key), v->hour.key);
         v->at_ms = v->hour.at_ms - 1;
         memset(v->id, 0xff, sizeof(v->id));
         v->hour.open = false;
@@ -161,12 +161,12 @@ static int add_row(struct verify *v, sqlite3 *db, sqlite3_stmt *stmt)
 
         if (rc < 0)
             return rc;
-        verify_copy(v->hour.key, sizeof(v->hour.key), key);
-        v->hour.at_ms = created_at_ms - created_at_ms % HOUR_MS;
+        text_copy(v->hour.key, sizeof(v->hour.key), key);
+        v->hour.at_ms = created_at_ms - created_at_ms % CLOCK_HOUR_MS;
         v->hour.count = 0;
         v->hour.open = true;
     }
-    verify_copy(v->key, sizeof(v->key), key);
+    text_copy(v->key, sizeof(v->key), key);
     v->at_ms = created_at_ms;
     memcpy(v->id, id, sizeof(v->id));
     m = find_model(&v->hour, model);

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#define DAY_MS INT64_C(86400000)
+#include "common/clock.h"
 
 static int check_hour_row(struct verify *v, sqlite3_stmt *stmt)
 {
@@ -14,15 +14,15 @@ static int check_hour_row(struct verify *v, sqlite3_stmt *stmt)
     if (verify_text(stmt, 1) == NULL || verify_text(stmt, 2) == NULL)
         return -ENOMEM;
     v->at_ms = sqlite3_column_int64(stmt, 0);
-    verify_copy(v->key, sizeof(v->key), verify_text(stmt, 1));
-    verify_copy(v->model, sizeof(v->model), verify_text(stmt, 2));
+    text_copy(v->key, sizeof(v->key), verify_text(stmt, 1));
+    text_copy(v->model, sizeof(v->model), verify_text(stmt, 2));
     sums_add_columns(&sums, stmt, 5, 1);
     if (!has_rows && v->at_ms >= v->usage_trimmed_ms) {
         where = drift_at("usage_hourly", v->key, v->model, v->at_ms);
         drifts_compare(&v->drifts, &where, &nothing, &sums);
     }
     if (!has_day && v->at_ms >= v->hourly_trimmed_ms) {
-        where = drift_at("usage_daily", v->key, v->model, v->at_ms - v->at_ms % DAY_MS);
+        where = drift_at("usage_daily", v->key, v->model, v->at_ms - v->at_ms % CLOCK_DAY_MS);
         drifts_compare(&v->drifts, &where, &sums, &nothing);
     }
     return 0;
@@ -90,8 +90,8 @@ static int check_day_row(struct verify *v, sqlite3_stmt *days, sqlite3_stmt *hou
     if (verify_text(days, 1) == NULL || verify_text(days, 2) == NULL)
         return -ENOMEM;
     v->at_ms = sqlite3_column_int64(days, 0);
-    verify_copy(v->key, sizeof(v->key), verify_text(days, 1));
-    verify_copy(v->model, sizeof(v->model), verify_text(days, 2));
+    text_copy(v->key, sizeof(v->key), verify_text(days, 1));
+    text_copy(v->model, sizeof(v->model), verify_text(days, 2));
     if (v->at_ms < v->hourly_trimmed_ms)
         return 0;
     sums_add_columns(&found, days, 3, 1);

@@ -55,6 +55,18 @@
   X(MS,      stop_timeout_ms,          "timeouts.stop_timeout_ms", "30000",           0,       86400000,    yes, "ms",       "drain time after TERM") \
   X(MS,      watchdog_ms,              "timeouts.watchdog_ms",     "2000",            0,       600000,      yes, "ms",       "a worker silent for so long is replaced, 0 = off") \
   X(MS,      recount_wait_ms,          "timeouts.recount_wait_ms", "2000",            0,       60000,       yes, "ms",       "a request's wait while its key's balance is counted anew") \
+  X(U32,     retry_attempts,           "retry.attempts",           "4",               1,       8,           yes, "attempts", "tries of one request at most, all candidates together") \
+  X(MS,      retry_backoff_ms,         "retry.backoff_ms",         "200",             1,       60000,       yes, "ms",       "longest wait before the first repeat at the same candidate; doubles with each") \
+  X(MS,      retry_backoff_max_ms,     "retry.backoff_max_ms",     "5000",            1,       60000,       yes, "ms",       "longest wait before any repeat") \
+  X(U32,     retry_budget_percent,     "retry.budget_percent",     "20",              0,       100,         yes, "percent",  "repeats at the same candidate that requests may cause, so that an outage is not multiplied") \
+  X(U32,     breaker_failures,         "breaker.failures",         "5",               1,       1000,        yes, "failures", "in a row: a provider's model is left alone") \
+  X(U32,     breaker_requests,         "breaker.requests",         "20",              1,       100000,      yes, "requests", "fewest in the window before their share of failures counts") \
+  X(U32,     breaker_error_percent,    "breaker.error_percent",    "50",              1,       100,         yes, "percent",  "share of failures in the window from which on a provider's model is left alone") \
+  X(MS,      breaker_window_ms,        "breaker.window_ms",        "10000",           100,     600000,      yes, "ms",       "window of that share") \
+  X(MS,      breaker_open_ms,          "breaker.open_ms",          "1000",            10,      600000,      yes, "ms",       "how long it is left alone before one request tries it again") \
+  X(U32,     queue_length,             "queue.length",             "64",              0,       256,         yes, "requests", "that wait for a provider at its max_concurrent") \
+  X(MS,      queue_wait_ms,            "queue.wait_ms",            "30000",           0,       600000,      yes, "ms",       "longest such wait") \
+  X(U32,     targets_max,              "limits.targets",           "256",             1,       4096,        no,  "models",   "capacity for providers' models") \
   X(MS,      commit_ms,                "ledger.commit_ms",         "10",              1,       1000,        yes, "ms",       "longest wait before usage events are committed") \
   X(BYTES,   wal_bytes,                "ledger.wal_bytes",         "268435456",       16777216, 1099511627776, yes, "bytes",  "largest write-ahead log: from here on events wait in the spool until it can be emptied") \
   X(U32,     retention_days,           "ledger.retention_days",    "0",               0,       36500,       yes, "days",     "requests' own rows are deleted after this, 0 = never; sums stay") \
@@ -67,14 +79,16 @@
 
 #define PROVIDER_OPTIONS(X) \
   X(TEXT,    name,                     "name",                     NULL,              1,       95,           yes, "",         "name in models, statistics and logs") \
-  X(TEXT,    type,                     "type",                     NULL,              0,       0,           yes, "gigachat", "adapter") \
+  X(TEXT,    type,                     "type",                     NULL,              0,       0,           yes, "gigachat|openai|anthropic", "adapter: what its API speaks") \
+  X(TEXT,    flavor,                   "flavor",                   "openai",          0,       0,           yes, "openai|deepseek|mistral|groq|vllm|ollama|llamacpp|openrouter|gemini|yandex", "how an API of type openai differs from OpenAI's own") \
   X(URL,     base_url,                 "base_url",                 "https://api.giga.chat", 1, 0,           yes, "",         "API address; the endpoint's path is appended") \
   X(URL,     auth_url,                 "auth_url",                 "https://ngw.devices.sberbank.ru:9443/api/v2/oauth", 1, 0, yes, "", "OAuth address") \
-  X(SECRET,  credentials,              "credentials",              "",                0,       0,           yes, "",         "authorization key: base64 of client_id:client_secret") \
+  X(SECRET,  credentials,              "credentials",              "",                0,       0,           yes, "",         "gigachat: authorization key, base64 of client_id:client_secret; others: API key") \
   X(TEXT,    scope,                    "scope",                    "GIGACHAT_API_PERS", 0,     0,           yes, "GIGACHAT_API_PERS|GIGACHAT_API_B2B|GIGACHAT_API_CORP", "OAuth scope") \
   X(PATH,    ca_bundle_file,           "ca_bundle_file",           "",                0,       0,           yes, "",         "certificate authorities for this provider alone, PEM; empty = the system's") \
-  X(U32,     max_concurrent,           "max_concurrent",           "1",               1,       100000,      yes, "requests", "parallel requests the tariff allows") \
+  X(U32,     max_concurrent,           "max_concurrent",           "1",               1,       100000,      yes, "requests", "parallel requests the tariff allows; from 1024 on they are not limited") \
   X(TEXT,    cached_tokens,            "cached_tokens",            "included",        0,       0,           yes, "included|excluded", "are cached tokens inside the provider's prompt_tokens") \
+  X(U32,     default_max_tokens,       "default_max_tokens",       "4096",            1,       10000000,    yes, "tokens",   "longest answer where the client names none and the API demands it (anthropic)") \
   X(MS,      connect_ms,               "connect_ms",               "5000",            10,      600000,      yes, "ms",       "look-up, TCP and TLS together") \
   X(MS,      first_byte_ms,            "first_byte_ms",            "120000",          10,      3600000,     yes, "ms",       "from the request sent to the first byte of the body") \
   X(MS,      idle_ms,                  "idle_ms",                  "60000",           10,      3600000,     yes, "ms",       "longest silence inside an answer") \
@@ -90,7 +104,8 @@
   X(TEXT,    provider,                 "provider",                 NULL,              1,       95,           yes, "",         "a provider's name") \
   X(TEXT,    model,                    "model",                    NULL,              1,       95,           yes, "",         "the model's name at that provider") \
   X(U32,     weight,                   "weight",                   "1",               0,       1000000,     yes, "",         "share among candidates of one priority") \
-  X(U32,     priority,                 "priority",                 "0",               0,       1000000,     yes, "",         "lower is tried first")
+  X(U32,     priority,                 "priority",                 "0",               0,       1000000,     yes, "",         "lower is tried first") \
+  X(U32,     context_tokens,           "context_tokens",           "0",               0,       100000000,   yes, "tokens",   "context length at this provider, 0 = the model's")
 
 #define PRICE_OPTIONS(X) \
   X(DATE,    from_at_ms,               "from",                     "1970-01-01",      0,       0,           yes, "",         "valid from this moment") \
@@ -124,6 +139,8 @@ struct candidate_config {
     CANDIDATE_OPTIONS(X)
     uint32_t provider_index; /* in config.providers */
 };
+#define CONFIG_CANDIDATES_MAX 16 /* of one model */
+
 struct model_config {
     MODEL_OPTIONS(X)
     char **aliases;

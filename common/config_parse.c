@@ -239,7 +239,8 @@ static int parse_candidates(const struct config_parser *p, struct model_config *
                             const struct node *object)
 {
     const struct node *array = node_member(object, "candidates");
-    int rc = open_array(p, array, LIST_MAX, sizeof(*model->candidates), &model->candidates);
+    int rc =
+        open_array(p, array, CONFIG_CANDIDATES_MAX, sizeof(*model->candidates), &model->candidates);
 
     for (const struct node *n = first_of(array); rc == 0 && n != NULL; n = n->next)
         rc = parse_candidate(p, &model->candidates[model->candidate_count++], n);

@@ -188,10 +188,30 @@ void counters_sum_model(const struct counters_region *r, size_t model, struct mo
 void counters_sum_provider(const struct counters_region *r, size_t provider,
                            struct provider_counters *out);
 
+/* A gauge of models whose values are not in this region: whoever has them lends a list of such
+ * gauges to the two functions below. */
+struct model_gauge {
+    const char *name; /* xrouter_model_NAME{model="..."}, and the member NAME of a model */
+    unsigned places;  /* digits behind the point, shown always; with any, JSON has a string */
+    const char *help;
+    /* The model's value in units of 10^-places. False: none; then there is no sample, and null. */
+    bool (*read)(const void *arg, size_t model, uint64_t *value);
+};
+struct model_gauges {
+    const struct model_gauge *list;
+    size_t count;
+    const void *arg; /* for read */
+};
+
 /* Prometheus text format: every family with HELP and TYPE, names xrouter_..., histograms in
- * seconds, nanocredits as xrouter_..._credits decimals, models and providers as labels. */
-int counters_render_prometheus(const struct counters_region *r, struct buf *out);
+ * seconds, nanocredits as xrouter_..._credits decimals, models and providers as labels.
+ * more: NULL is fine. */
+int counters_render_prometheus(const struct counters_region *r, const struct model_gauges *more,
+                               struct buf *out);
+/* A label's value, escaped as that format wants it. */
+void counters_put_label(struct buf *out, const char *text);
 /* The members "counters":{},"providers":[],"models":[] of `stat --json`, without outer braces. */
-int counters_render_json(const struct counters_region *r, struct buf *out);
+int counters_render_json(const struct counters_region *r, const struct model_gauges *more,
+                         struct buf *out);
 
 #endif

@@ -64,14 +64,21 @@ static void put_amount(struct buf *out, uint64_t nano)
     buf_str(out, text);
 }
 
+static uint64_t power_of_ten(unsigned places)
+{
+    uint64_t power = 1;
+
+    for (unsigned i = 0; i < places; i++)
+        power *= 10;
+    return power;
+}
+
 /* value / 10^places, without trailing zeros. */
 static void put_decimal(struct buf *out, uint64_t value, unsigned places)
 {
     char digits[24];
-    uint64_t unit = 1;
+    uint64_t unit = power_of_ten(places);
 
-    for (unsigned i = 0; i < places; i++)
-        unit *= 10;
     buf_u64(out, value / unit);
     if (value % unit == 0)
         return;
@@ -94,7 +101,7 @@ static void put_value(struct buf *out, const struct counter_desc *d, uint64_t va
 }
 
 /* A label's value: backslash, quote and newline are what the format cannot hold as they are. */
-static void put_label(struct buf *out, const char *text)
+void counters_put_label(struct buf *out, const char *text)
 {
     for (; *text != '\0'; text++) {
         if (*text == '\\' || *text == '"')
@@ -161,7 +168,8 @@ static void put_histogram(struct buf *out, const struct histogram_desc *d,
     buf_printf(out, "\nxrouter_%s_count %" PRIu64 "\n", name, count);
 }
 
-/* Models and providers are rendered alike: a set is a list of names with counters each. */
+/* Models and providers are rendered alike: a set is a list of names with counters each, and perhaps
+ * with gauges from elsewhere. */
 struct labelled_set {
     const char *label;
     const char *prefix;
@@ -169,6 +177,7 @@ struct labelled_set {
     size_t desc_count;
     const char *(*name)(const struct counters_region *r, size_t index);
     void (*sum)(const struct counters_region *r, size_t index, void *out);
+    const struct model_gauges *more; /* NULL: none */
 };
 
 /* Large enough for one row of either set. */
@@ -187,6 +196,40 @@ static void sum_provider(const struct counters_region *r, size_t index, void *ou
     counters_sum_provider(r, index, out);
 }
 
+/* A sample's name and label; the value follows. */
+static void put_sample(struct buf *out, const struct labelled_set *set, const char *name,
+                       const char *label)
+{
+    buf_printf(out, "xrouter_%s%s{%s=\"", set->prefix, name, set->label);
+    counters_put_label(out, label);
+    buf_str(out, "\"} ");
+}
+
+static void put_gauge_value(struct buf *out, const struct model_gauge *g, uint64_t value)
+{
+    uint64_t unit = power_of_ten(g->places);
+
+    buf_u64(out, value / unit);
+    if (g->places > 0)
+        buf_printf(out, ".%0*" PRIu64, (int)g->places, value % unit);
+}
+
+static void put_gauge(struct buf *out, const struct counters_region *r,
+                      const struct labelled_set *set, const struct model_gauge *g)
+{
+    const char *label;
+    uint64_t value;
+
+    put_family(out, set->prefix, g->name, g->help, "gauge");
+    for (size_t j = 0; (label = set->name(r, j)) != NULL; j++) {
+        if (!g->read(set->more->arg, j, &value))
+            continue;
+        put_sample(out, set, g->name, label);
+        put_gauge_value(out, g, value);
+        buf_byte(out, '\n');
+    }
+}
+
 static void put_labelled(struct buf *out, const struct counters_region *r,
                          const struct labelled_set *set)
 {
@@ -202,19 +245,20 @@ static void put_labelled(struct buf *out, const struct counters_region *r,
         put_family(out, set->prefix, name, d->help, type_name(d));
         for (size_t j = 0; (label = set->name(r, j)) != NULL; j++) {
             set->sum(r, j, &row);
-            buf_printf(out, "xrouter_%s%s{%s=\"", set->prefix, name, set->label);
-            put_label(out, label);
-            buf_str(out, "\"} ");
+            put_sample(out, set, name, label);
             put_value(out, d, value_at(&row, d->offset));
             buf_byte(out, '\n');
         }
     }
+    for (size_t i = 0; set->more != NULL && i < set->more->count; i++)
+        put_gauge(out, r, set, &set->more->list[i]);
 }
 
-static struct labelled_set model_set(void)
+static struct labelled_set model_set(const struct model_gauges *more)
 {
     return (struct labelled_set){
-        "model", "model_", MODEL_COUNTER_DESCS, MODEL_COUNTER_COUNT, counters_model_name, sum_model,
+        "model",   "model_", MODEL_COUNTER_DESCS, MODEL_COUNTER_COUNT, counters_model_name,
+        sum_model, more,
     };
 }
 
@@ -227,6 +271,7 @@ static struct labelled_set provider_set(void)
         PROVIDER_COUNTER_COUNT,
         counters_provider_name,
         sum_provider,
+        NULL,
     };
 }
 
@@ -260,6 +305,23 @@ static void put_json_histogram(struct buf *out, const struct histogram_desc *d,
     put_decimal(out, atomic_load_explicit(&h->sum_us, memory_order_relaxed), 6);
 }
 
+static void put_json_gauge(struct buf *out, const struct model_gauges *more,
+                           const struct model_gauge *g, size_t model)
+{
+    uint64_t value;
+
+    if (!g->read(more->arg, model, &value)) {
+        json_put_field_text(out, g->name, NULL);
+        return;
+    }
+    json_put_key(out, g->name);
+    if (g->places > 0)
+        buf_byte(out, '"');
+    put_gauge_value(out, g, value);
+    if (g->places > 0)
+        buf_byte(out, '"');
+}
+
 static void put_json_labelled(struct buf *out, const struct counters_region *r, const char *member,
                               const struct labelled_set *set)
 {
@@ -274,14 +336,17 @@ static void put_json_labelled(struct buf *out, const struct counters_region *r, 
         json_put_field_text(out, "name", label);
         for (size_t i = 0; i < set->desc_count; i++)
             put_json_value(out, &set->descs[i], &row);
+        for (size_t i = 0; set->more != NULL && i < set->more->count; i++)
+            put_json_gauge(out, set->more, &set->more->list[i], j);
         buf_byte(out, '}');
     }
     buf_byte(out, ']');
 }
 
-int counters_render_prometheus(const struct counters_region *r, struct buf *out)
+int counters_render_prometheus(const struct counters_region *r, const struct model_gauges *more,
+                               struct buf *out)
 {
-    const struct labelled_set models = model_set(), providers = provider_set();
+    const struct labelled_set models = model_set(more), providers = provider_set();
     struct counters sum;
 
     counters_sum(r, &sum);
@@ -293,9 +358,10 @@ int counters_render_prometheus(const struct counters_region *r, struct buf *out)
     return out->err;
 }
 
-int counters_render_json(const struct counters_region *r, struct buf *out)
+int counters_render_json(const struct counters_region *r, const struct model_gauges *more,
+                         struct buf *out)
 {
-    const struct labelled_set models = model_set(), providers = provider_set();
+    const struct labelled_set models = model_set(more), providers = provider_set();
     struct counters sum;
 
     counters_sum(r, &sum);

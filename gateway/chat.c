@@ -7,10 +7,10 @@
 #include "common/container.h"
 #include "common/json.h"
 #include "gateway/admission.h"
+#include "gateway/metering.h"
 #include "gateway/relay.h"
 #include "gateway/replay.h"
 #include "router/route.h"
-#include "usage/tokens.h"
 
 #define ANSWER_MAX (32 * 1024 * 1024) /* a plain answer, re-encoded */
 #define IGNORED_MAX 512
@@ -23,30 +23,31 @@ struct chat {
     struct route route;
     struct answer_identity identity;
     char id[sizeof("chatcmpl-") + USAGE_ID_TEXT_BYTES];
+    struct metering metering;
     struct admission admission;
-    struct inflight_row *row; /* NULL until admitted */
-    struct attempt *attempt;  /* NULL before it begins and once it is over */
-    struct relay relay;    /* of a stream; its buf is the attempt's output for a plain answer too */
-    struct replay *replay; /* NULL: no Idempotency-Key, or its end has been told */
-    size_t noted;          /* bytes of relay.pending that it has */
+    struct inflight_row *row;  /* NULL until admitted */
+    struct dispatch *dispatch; /* NULL before it begins and once it is over */
+    struct relay relay;        /* of a stream; its buf is the output of a plain answer too */
+    struct replay *replay;     /* NULL: no Idempotency-Key, or its end has been told */
+    size_t noted;              /* bytes of relay.pending that it has */
     struct buf ignored;
-    struct token_usage usage; /* what the attempt had counted when it ended */
+    struct token_usage usage; /* what the provider had told when it ended */
     bool usage_final;
     int64_t waited_us;
     struct model_counters *model_counters; /* NULL: no place in the statistics */
 };
 
-/* Ends the attempt (its connection is closed if it still runs). Its line in the event is written:
+/* Ends the dispatch (a connection is closed if it still runs). Its lines in the event are written:
  * call it before settle(), nothing in the event may change after that. */
-static void drop_attempt(struct chat *chat)
+static void drop_dispatch(struct chat *chat)
 {
-    if (chat->attempt == NULL)
+    if (chat->dispatch == NULL)
         return;
-    chat->usage = *attempt_usage(chat->attempt, &chat->usage_final);
-    chat->waited_us = attempt_waited_us(chat->attempt);
-    chat->relay.attempt = NULL;
-    attempt_free(chat->attempt);
-    chat->attempt = NULL;
+    chat->usage = *dispatch_usage(chat->dispatch, &chat->usage_final);
+    chat->waited_us = dispatch_waited_us(chat->dispatch) + dispatch_queued_us(chat->dispatch);
+    chat->relay.dispatch = NULL;
+    dispatch_free(chat->dispatch);
+    chat->dispatch = NULL;
 }
 
 /* 0 = the client got no byte of an answer. An answer that comes all at once is settled before its
@@ -60,31 +61,18 @@ static uint32_t first_byte_ms(const struct chat *chat, enum usage_outcome outcom
     return first_us == 0 ? 0 : (uint32_t)((first_us - chat->request->started_us + 999) / 1000);
 }
 
-/* Whose numbers count. A request that ends in an error status costs nothing, whatever the provider
- * has done for it. */
+/* A request that ends in an error status costs nothing, whatever the provider has done for it. */
 static void count_tokens(struct chat *chat, enum usage_outcome outcome)
 {
-    struct usage_event *event = &chat->row->event;
-    bool has_answer = atomic_load_explicit(&chat->row->has_answer, memory_order_relaxed) != 0;
     bool is_failed = outcome == USAGE_ERROR || outcome == USAGE_ABORTED;
-    bool is_refused = is_failed && !chat->relay.started;
+    const struct metering_end end = {
+        .usage = chat->usage,
+        .is_final = chat->usage_final,
+        .has_answer = atomic_load_explicit(&chat->row->has_answer, memory_order_relaxed) != 0,
+        .is_refused = is_failed && !chat->relay.started,
+        .is_whole = outcome == USAGE_OK};
 
-    if (chat->usage_final && !is_refused) {
-        event->tokens_input = chat->usage.input;
-        event->tokens_cached = chat->usage.cached;
-        event->tokens_output = chat->usage.output;
-        event->source = USAGE_BY_PROVIDER;
-    } else if (has_answer && !is_refused) {
-        /* The prompt's estimate stands since admission. */
-        event->tokens_output = chat->usage.output;
-        event->source = outcome == USAGE_OK ? USAGE_BY_LOCAL : USAGE_BY_PARTIAL;
-    } else {
-        event->tokens_input = event->tokens_output = 0;
-        event->source = USAGE_BY_NOBODY;
-        return;
-    }
-    event->cost_nano = money_cost_nano(&event->price, event->tokens_input, event->tokens_cached,
-                                       event->tokens_output);
+    metering_settle(&chat->metering, &chat->row->event, &end);
 }
 
 /* What has come since the last time. */
@@ -109,8 +97,8 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
 {
     struct usage_event *event = &chat->row->event;
 
-    if (chat->attempt != NULL) /* complete, and still waiting for the end of its framing */
-        chat->usage = *attempt_usage(chat->attempt, &chat->usage_final);
+    if (chat->dispatch != NULL) /* complete, and still waiting for the end of its framing */
+        chat->usage = *dispatch_usage(chat->dispatch, &chat->usage_final);
     if (atomic_load_explicit(&chat->row->state, memory_order_relaxed) != INFLIGHT_RUNNING)
         return;
     count_tokens(chat, outcome);
@@ -127,20 +115,45 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
     end_replay(chat, event, outcome == USAGE_OK);
 }
 
-static void end_with_error(struct chat *chat, enum usage_outcome outcome, const struct error *e)
+/* When a client that may try again should: in whole seconds for all, in ms for SDKs that know it.
+ */
+static void add_retry_after(struct http_request *r, const struct error *e, int64_t retry_after_ms)
+{
+    if (!error_info(e->number)->retry)
+        return;
+    if (retry_after_ms <= 0 && e->number != XR_EDRAINING && e->number != XR_EBUSY &&
+        e->number != XR_ENOPROVIDER)
+        return;
+    if (retry_after_ms <= 0)
+        retry_after_ms = 1000;
+    http_add_header(r, "retry-after", "%lld", (long long)(retry_after_ms + 999) / 1000);
+    http_add_header(r, "retry-after-ms", "%lld", (long long)retry_after_ms);
+}
+
+/* retry_after_ms: 0 = nothing is known. */
+static void end_with_error(struct chat *chat, enum usage_outcome outcome, const struct error *e,
+                           int64_t retry_after_ms)
 {
     chat->request->error = *e;
-    e = &chat->request->error; /* the attempt's own goes with it */
-    if (e->number == XR_EDRAINING || e->number == XR_EBUSY)
-        http_add_header(chat->request, "retry-after", "1");
-    drop_attempt(chat);
+    e = &chat->request->error; /* the dispatch's own goes with it */
+    add_retry_after(chat->request, e, retry_after_ms);
+    drop_dispatch(chat);
     settle(chat, outcome, e);
     if (!relay_end(&chat->relay, e))
         http_answer_error(chat->request, e);
 }
 
-static void add_ignored_header(struct chat *chat)
+/* Who has answered, and what was left out. Before the dispatch is dropped. */
+static void add_answer_headers(struct chat *chat)
 {
+    unsigned attempts;
+    const struct route_candidate *c = dispatch_candidate(chat->dispatch, &attempts);
+
+    if (c != NULL) {
+        http_add_header(chat->request, "x-xrouter-provider", "%s", c->provider->name);
+        http_add_header(chat->request, "x-xrouter-model", "%s", c->config->model);
+        http_add_header(chat->request, "x-xrouter-attempts", "%u", attempts);
+    }
     if (chat->ignored.len > 0 && chat->ignored.err == 0)
         http_add_header(chat->request, "x-xrouter-ignored", "%.*s", (int)chat->ignored.len,
                         chat->ignored.data);
@@ -149,7 +162,7 @@ static void add_ignored_header(struct chat *chat)
 /* A stream begins, with its first event or with a ping. */
 static void on_start(struct relay *relay)
 {
-    add_ignored_header(container_of(relay, struct chat, relay));
+    add_answer_headers(container_of(relay, struct chat, relay));
 }
 
 static void on_output(void *arg)
@@ -157,7 +170,7 @@ static void on_output(void *arg)
     struct chat *chat = arg;
 
     note_output(chat);
-    if (attempt_is_complete(chat->attempt))
+    if (dispatch_is_complete(chat->dispatch))
         settle(chat, USAGE_OK, NULL); /* before the last bytes go to the client */
     relay_on_output(&chat->relay);
 }
@@ -167,20 +180,21 @@ static void on_end(void *arg, int rc, const struct error *e)
     struct chat *chat = arg;
 
     if (rc < 0) {
-        end_with_error(chat, USAGE_ERROR, e);
+        end_with_error(chat, USAGE_ERROR, e, dispatch_retry_after_ms(chat->dispatch));
         return;
     }
-    drop_attempt(chat);
+    if (!chat->parsed.stream)
+        add_answer_headers(chat);
+    drop_dispatch(chat);
     settle(chat, USAGE_OK, NULL);
     if (chat->parsed.stream) {
         (void)relay_end(&chat->relay, NULL); /* has started: a whole stream is never empty */
         return;
     }
-    add_ignored_header(chat);
     http_answer(chat->request, 200, "application/json", &chat->relay.pending);
 }
 
-static const struct attempt_callbacks attempt_callbacks = {
+static const struct dispatch_callbacks dispatch_callbacks = {
     .on_output = on_output,
     .on_end = on_end,
 };
@@ -189,10 +203,11 @@ static void on_gone(struct http_request *request)
 {
     struct chat *chat = request->state;
 
+    metering_cancel(&chat->metering);   /* if it is still counted */
     admission_cancel(&chat->admission); /* if it still waits */
-    if (chat->attempt == NULL)
+    if (chat->dispatch == NULL)
         return;
-    drop_attempt(chat); /* the provider's connection is closed now, not later */
+    drop_dispatch(chat); /* the provider's connection is closed now, not later */
     settle(chat, USAGE_CANCELLED, NULL);
 }
 
@@ -260,6 +275,7 @@ static void on_completed(struct http_request *request, bool delivered)
         settlement_release(&chat->worker->settlements, chat->row);
     }
     admission_cancel(&chat->admission);
+    metering_clear(&chat->metering);
     end_replay(chat, NULL, false); /* of a client that left while it waited */
     unlink_chat(chat);
     relay_clear(&chat->relay);
@@ -301,16 +317,21 @@ static void log_fields(const struct http_request *request, struct buf *out)
 
 /* The dearest the request can become: no token of the prompt cached, the answer as long as it may
  * be. */
-static int64_t cost_at_most_nano(const struct chat *chat, const struct price *price)
+static int64_t cost_at_most_nano(struct chat *chat, const struct price *price)
 {
     const struct model_config *model = chat->route.model;
     const struct chat_request *parsed = &chat->parsed;
     int64_t output = parsed->max_tokens > 0 ? parsed->max_tokens : model->max_output_tokens;
-    int64_t input = tokens_prompt_at_most(model, parsed->messages, parsed->tools);
+    int64_t input = metering_prompt_at_most(&chat->metering);
     int64_t cached = price->cached_input_nano > price->input_nano ? input : 0;
     int64_t cost_nano = money_cost_nano(price, input, cached, output);
 
     return cost_nano < ACCOUNT_MAX_NANO ? cost_nano : ACCOUNT_MAX_NANO;
+}
+
+static bool is_limited(const struct chat *chat)
+{
+    return account_is_limited(chat->worker->setup->instance->accounts, chat->request->key.account);
 }
 
 /* What the row has to know before it is admitted. */
@@ -324,12 +345,12 @@ static void fill_row(struct chat *chat, struct inflight_row *row)
     event->key_id = key->id;
     event->streamed = chat->parsed.stream;
     event->price = model_price_at(model, clock_now_at_ms());
-    event->tokens_input = tokens_prompt(model, chat->parsed.messages, chat->parsed.tools);
     usage_name_set(event->model, model->id);
     replay_mark(chat->replay, event);
     row->reservation.account = key->account;
-    if (account_is_limited(chat->worker->setup->instance->accounts, key->account))
+    if (is_limited(chat))
         row->reservation.amount_nano = cost_at_most_nano(chat, &event->price);
+    event->tokens_input = chat->metering.prompt.tokens;
 }
 
 static void adopt(struct chat *chat)
@@ -345,29 +366,33 @@ static void adopt(struct chat *chat)
     chat->request->log_fields = log_fields;
 }
 
-static void start_attempt(struct chat *chat)
+static void start_dispatch(struct chat *chat)
 {
     struct worker *w = chat->worker;
-    struct attempt_setup setup = {.config = chat->request->config,
-                                  .route = &chat->route,
-                                  .request = &chat->parsed,
-                                  .identity = &chat->identity,
-                                  .request_id = chat->request->id_text,
-                                  .out = &chat->relay.pending,
-                                  .ignored = &chat->ignored,
-                                  .event = &chat->row->event,
-                                  .has_answer = &chat->row->has_answer,
-                                  .callbacks = &attempt_callbacks,
-                                  .arg = chat};
+    struct dispatch_setup setup = {.config = chat->request->config,
+                                   .route = &chat->route,
+                                   .request = &chat->parsed,
+                                   .identity = &chat->identity,
+                                   .request_id = chat->request->id_text,
+                                   .key_id = chat->request->key.id,
+                                   .deadline_ms = chat->request->deadline_ms,
+                                   .out = &chat->relay.pending,
+                                   .ignored = &chat->ignored,
+                                   .meter = &chat->metering.meter,
+                                   .event = &chat->row->event,
+                                   .has_answer = &chat->row->has_answer,
+                                   .callbacks = &dispatch_callbacks,
+                                   .arg = chat};
     struct error e = {0};
+    int64_t retry_after_ms;
 
     if (!chat->parsed.stream)
         chat->relay.pending.max = ANSWER_MAX;
-    if (attempt_start(&w->engine, &setup, &chat->attempt, &e) < 0) {
-        end_with_error(chat, USAGE_ERROR, &e);
+    if (dispatch_start(&w->dispatcher, &setup, &chat->dispatch, &retry_after_ms, &e) < 0) {
+        end_with_error(chat, USAGE_ERROR, &e, retry_after_ms);
         return;
     }
-    chat->relay.attempt = chat->attempt;
+    chat->relay.dispatch = chat->dispatch;
     if (chat->parsed.stream)
         relay_watch(&chat->relay);
 }
@@ -378,6 +403,7 @@ static void refuse(struct chat *chat, const struct error *e)
     chat->request->error = *e;
     if (error_info(e->number)->http_status == 503)
         http_add_header(chat->request, "retry-after", "1");
+    metering_cancel(&chat->metering);
     admission_cancel(&chat->admission);
     end_replay(chat, NULL, false); /* before the answer: who repeats at once may run */
     http_answer_error(chat->request, &chat->request->error);
@@ -390,12 +416,13 @@ static void begin(struct chat *chat)
     int model = counters_find_model(w->engine.region, chat->route.model->id);
 
     chat->row = chat->admission.row;
+    chat->metering.event = &chat->row->event;
     if (model >= 0)
         chat->model_counters = counters_model(w->engine.region, w->setup->slot, (size_t)model);
     counter_inc(&w->counters->requests_in_flight);
     if (chat->parsed.stream)
         counter_inc(&w->counters->streams_total);
-    start_attempt(chat);
+    start_dispatch(chat);
 }
 
 static void on_decided(struct admission *admission, int rc, struct error *e)
@@ -423,6 +450,31 @@ static void admit(struct chat *chat)
         on_decided(&chat->admission, rc, &e);
 }
 
+/* The prompt's tokens are known, as far as they have to be. */
+static void on_counted(struct metering *metering)
+{
+    struct chat *chat = container_of(metering, struct chat, metering);
+    struct error e = {0};
+
+    if (route_require_context(&chat->route, metering_least(metering), &e) < 0)
+        refuse(chat, &e);
+    else
+        admit(chat);
+}
+
+static void count_prompt(struct chat *chat)
+{
+    struct error e = {0};
+    int rc = metering_start(&chat->metering, &chat->route, is_limited(chat));
+
+    if (rc == 0) {
+        on_counted(&chat->metering);
+    } else if (rc < 0) {
+        error_set(&e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
+        refuse(chat, &e);
+    }
+}
+
 /* Ends a chat that has not begun. */
 static void discard(struct chat *chat)
 {
@@ -447,7 +499,8 @@ static struct chat *chat_new(struct worker *w, struct http_request *request)
     chat->request = request;
     rc = chat_request_parse(request->body.data, request->body.len, &chat->parsed, &e);
     if (rc == 0)
-        rc = route_find(request->config, chat->parsed.model, &request->key, &chat->route, &e);
+        rc = route_find(request->config, chat->parsed.model, &request->key, clock_now_at_ms(),
+                        &chat->route, &e);
     if (rc == 0)
         rc = replay_begin(&chat->replay, w, request, &e);
     if (rc == 0)
@@ -474,14 +527,16 @@ void chat_handle(void *arg, struct http_request *request)
         .id = chat->id, .model = chat->parsed.model, .created_at = clock_now_at_ms() / 1000};
     buf_init(&chat->ignored, IGNORED_MAX);
     relay_init(&chat->relay, w->loop, request, on_start);
+    metering_init(&chat->metering, w, chat->route.model, &chat->parsed);
+    chat->metering.on_counted = on_counted;
     adopt(chat);
-    admit(chat);
+    count_prompt(chat);
 }
 
 /* Whether there is something to cut: a complete answer only waits for the end of its framing. */
 static bool is_running(const struct chat *chat)
 {
-    return chat->attempt != NULL && !attempt_is_complete(chat->attempt);
+    return chat->dispatch != NULL && !dispatch_is_complete(chat->dispatch);
 }
 
 void chat_cut_all(struct worker *w, int number, const char *message)
@@ -491,8 +546,8 @@ void chat_cut_all(struct worker *w, int number, const char *message)
     error_set(&e, number, NULL, "%s", message);
     for (struct chat *chat = w->chats; chat != NULL; chat = chat->next) {
         if (is_running(chat))
-            end_with_error(chat, USAGE_ABORTED, &e);
-        else if (admission_is_waiting(&chat->admission))
+            end_with_error(chat, USAGE_ABORTED, &e, 0);
+        else if (metering_is_counting(&chat->metering) || admission_is_waiting(&chat->admission))
             refuse(chat, &e);
     }
 }
@@ -504,5 +559,5 @@ void chat_cut_killed(struct worker *w)
     error_set(&e, XR_EOVERLOADED, NULL, "The request was ended by the gateway's operator.");
     for (struct chat *chat = w->chats; chat != NULL; chat = chat->next)
         if (is_running(chat) && atomic_load(&chat->row->kill) != 0)
-            end_with_error(chat, USAGE_ABORTED, &e);
+            end_with_error(chat, USAGE_ABORTED, &e, 0);
 }

@@ -19,6 +19,9 @@
 #include "gateway/title.h"
 #include "providers/addresses.h"
 #include "providers/token_lease.h"
+#include "router/queue.h"
+#include "router/targets.h"
+#include "usage/calibration.h"
 #include "usage/idempotency.h"
 #include "usage/keytable.h"
 #include "usage/outbox.h"
@@ -47,8 +50,11 @@ struct instance {
     struct outbox_region *outbox;
     struct accounts_region *accounts;
     struct idempotency_region *idempotency;
+    struct calibration_region *calibration;
     struct processes_region *processes;
     struct addresses_region *addresses;
+    struct targets_region *targets;
+    struct queue_region *queue;
     struct keytable_region *keys;
     struct token_lease_region *tokens;
 };
@@ -62,6 +68,7 @@ struct child_setup {
     int listen_http, listen_https, listen_ops; /* workers; -1 = off; non-blocking */
     int log_error_read, log_access_read;       /* helper: the pipes' read ends, -1 elsewhere */
     int log_error_write, log_access_write;     /* where lines go; -1 = stays as it is, or none */
+    const int *wake_fds; /* workers: an eventfd for each of them, by slot (router/queue.h) */
     const struct title *title;
 };
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "gateway/replay.h"
 #include "gateway/respawn.h"
 #include "providers/token_lease.h"
+#include "router/queue.h"
 
 #define STARTING_FACTOR 10  /* a child that starts may be silent for so many watchdog_ms */
 #define REPLACE_MAX_MS 5000 /* longest wait for a killed worker's successor */
@@ -44,6 +46,7 @@ struct children {
     int64_t watched_ms;           /* last call of children_watch(), 0 = none yet */
     int64_t judge_from_ms;        /* before it nobody is killed for silence */
     pid_t watchdog_victim;        /* killed, not replaced yet; 0 = none */
+    int *wake_fds;                /* one eventfd a worker (router/queue.h), for all of them */
     size_t count;
     struct child_process list[]; /* workers by slot, then usage-writer, then helper */
 };
@@ -102,6 +105,7 @@ static void run_child(struct children *c, enum process_role role, size_t slot, i
         .log_access_read = is_helper ? s->pipes->access[0] : -1,
         .log_error_write = s->pipes->error[1],
         .log_access_write = s->has_access_log ? s->pipes->access[1] : -1,
+        .wake_fds = c->wake_fds,
         .title = s->title,
     };
     int status = 1;
@@ -239,6 +243,23 @@ static void on_respawn_timer(struct timer *t)
         start_or_retry(p);
 }
 
+static int open_wake_fds(struct children *c)
+{
+    size_t count = c->setup.workers;
+
+    c->wake_fds = calloc(count, sizeof(*c->wake_fds));
+    if (c->wake_fds == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++)
+        c->wake_fds[i] = -1;
+    for (size_t i = 0; i < count; i++) {
+        c->wake_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (c->wake_fds[i] == -1)
+            return -errno;
+    }
+    return 0;
+}
+
 struct children *children_new(const struct children_setup *setup)
 {
     struct processes_region *rows = setup->instance->processes;
@@ -262,6 +283,10 @@ struct children *children_new(const struct children_setup *setup)
         p->respawn_timer.on_timer = on_respawn_timer;
         p->source.on_event = on_control_event;
     }
+    if (open_wake_fds(c) < 0) {
+        children_free(c);
+        return NULL;
+    }
     return c;
 }
 
@@ -273,6 +298,10 @@ void children_free(struct children *c)
         loop_timer_cancel(c->setup.loop, &c->list[i].respawn_timer);
         close_control(&c->list[i]);
     }
+    for (size_t i = 0; c->wake_fds != NULL && i < c->setup.workers; i++)
+        if (c->wake_fds[i] != -1)
+            close(c->wake_fds[i]);
+    free(c->wake_fds);
     free(c);
 }
 
@@ -354,6 +383,7 @@ static size_t settle(struct child_process *p)
         return 0;
     }
     token_lease_reap(in->tokens, p->pid);
+    queue_reap(in->queue, p->slot, p->children->wake_fds);
     replay_reap(in, p->slot,
                 clock_now_at_ms() + p->children->config->answer_ttl_ms + IDEMPOTENCY_GRACE_MS);
     reaped = inflight_reap(in->inflight, p->slot, outbox_slot(in->outbox, p->slot), in->accounts,

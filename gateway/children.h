@@ -34,7 +34,8 @@ struct children_setup { /* all borrowed */
     void *arg;
 };
 
-struct children *children_new(const struct children_setup *setup); /* NULL when out of memory */
+/* NULL when out of memory or descriptors. */
+struct children *children_new(const struct children_setup *setup);
 /* Closes the control sockets; ends nobody. NULL is fine. Not for a forked process: the epoll set
  * is the master's too. */
 void children_free(struct children *c);

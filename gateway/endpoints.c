@@ -6,6 +6,7 @@
 #include "gateway/account.h"
 #include "gateway/chat.h"
 #include "gateway/ops.h"
+#include "gateway/token_count.h"
 
 static void put_model(struct buf *out, const struct config *config, const struct model_config *m)
 {
@@ -105,6 +106,7 @@ static void handle_model(void *arg, struct http_request *r)
 /* method  path                    key    public handler */
 const struct endpoint ENDPOINTS[] = {
     {"POST", "/v1/chat/completions", true, true, chat_handle},
+    {"POST", "/v1/tokens/count", true, true, token_count_handle},
     {"GET", "/v1/models", true, true, handle_models},
     {"GET", "/v1/models/", true, true, handle_model},
     {"GET", "/v1/key", true, true, account_handle_key},

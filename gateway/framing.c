@@ -48,6 +48,8 @@ static int parse_length(const char *text, size_t len, uint64_t *out)
     return 0;
 }
 
+#define TIMEOUT_MAX_MS 86400000
+
 struct walk {
     struct request_headers *out;
     unsigned hosts, lengths, codings, authorizations, idempotency_keys;
@@ -77,6 +79,10 @@ static void check_singleton(struct walk *walk, const char *name, size_t name_len
         walk->idempotency_keys++;
         walk->out->idempotency_key = value == NULL ? "" : value;
         walk->out->idempotency_key_len = value_len;
+    } else if (is_name(name, name_len, "x-request-timeout-ms")) {
+        if (parse_length(value, value_len, &walk->out->timeout_ms) < 0 ||
+            walk->out->timeout_ms == 0 || walk->out->timeout_ms > TIMEOUT_MAX_MS)
+            walk->fault = "x-request-timeout-ms is not a number from 1 to 86400000";
     } else if (begins_with_name(name, name_len, "content-length") ||
                begins_with_name(name, name_len, "transfer-encoding")) {
         /* libmicrohttpd 0.9.75 glues a folded value to the name: "Content-Length32". */

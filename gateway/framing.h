@@ -17,6 +17,7 @@ struct request_headers {
     size_t authorization_len;
     const char *idempotency_key; /* the same */
     size_t idempotency_key_len;
+    uint64_t timeout_ms; /* x-request-timeout-ms, 0 = absent */
     bool has_length;
     uint64_t length;
     bool chunked;

@@ -74,6 +74,7 @@ struct http_request {
     struct key key;              /* id 0 = none was needed or given */
     const char *idempotency_key; /* the header's value as sent, NULL = absent */
     size_t idempotency_key_len;
+    int64_t deadline_ms; /* monotonic: the client's own, 0 = none */
     struct buf body;
     struct config *config; /* the one it began with; referenced */
     int64_t started_us;    /* monotonic: its first bytes were seen */

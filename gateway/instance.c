@@ -53,6 +53,9 @@ static int create_public(struct instance *in, const char *name, const struct con
         addresses_region_spec(),
         accounts_region_spec(config->keys),
         idempotency_region_spec(config->idempotency_keys),
+        calibration_region_spec(config->models_max),
+        targets_region_spec(config->targets_max, config->providers_max),
+        queue_region_spec(config->providers_max),
     };
     int rc = shm_create(name, 0640, specs, sizeof(specs) / sizeof(specs[0]), start_id, &in->shm);
 
@@ -67,6 +70,9 @@ static int create_public(struct instance *in, const char *name, const struct con
     addresses_region_init(region_at(in->shm, &specs[4]));
     accounts_region_init(region_at(in->shm, &specs[5]), config->keys);
     idempotency_region_init(region_at(in->shm, &specs[6]), config->idempotency_keys);
+    calibration_region_init(region_at(in->shm, &specs[7]), config->models_max);
+    targets_region_init(region_at(in->shm, &specs[8]), config->targets_max, config->providers_max);
+    queue_region_init(region_at(in->shm, &specs[9]), config->providers_max);
     return 0;
 }
 
@@ -96,6 +102,9 @@ static void find_regions(struct instance *in)
     in->addresses = addresses_region_get(in->shm);
     in->accounts = accounts_region_get(in->shm);
     in->idempotency = idempotency_region_get(in->shm);
+    in->calibration = calibration_region_get(in->shm);
+    in->targets = targets_region_get(in->shm);
+    in->queue = queue_region_get(in->shm);
     if (in->secret == NULL)
         return;
     in->keys = keytable_region_get(in->secret);
@@ -265,24 +274,38 @@ static int register_provider(struct instance *in, const struct provider_config *
     return rc < 0 || p->auth_url[0] == '\0' ? rc : register_host(in, p->auth_url, why);
 }
 
-int instance_register(struct instance *in, const struct config *config, struct buf *why)
+static int register_model(struct instance *in, const struct model_config *model,
+                          const struct config *config, struct buf *why)
 {
-    for (size_t i = 0; i < config->provider_count; i++) {
-        int rc = register_provider(in, &config->providers[i], config, why);
+    int rc = counters_register_model(in->counters, model->id);
 
-        if (rc < 0)
-            return rc;
+    if (rc < 0) {
+        buf_printf(why, "model \"%s\" does not fit into limits.models (%u): %s", model->id,
+                   config->models_max, strerror(-rc));
+        return rc;
     }
-    for (size_t i = 0; i < config->model_count; i++) {
-        int rc = counters_register_model(in->counters, config->models[i].id);
+    for (size_t i = 0; i < model->candidate_count; i++) {
+        const struct candidate_config *candidate = &model->candidates[i];
 
-        if (rc < 0) {
-            buf_printf(why, "model \"%s\" does not fit into limits.models (%u): %s",
-                       config->models[i].id, config->models_max, strerror(-rc));
-            return rc;
-        }
+        rc = targets_register(in->targets, candidate->provider, candidate->model);
+        if (rc >= 0)
+            continue;
+        buf_printf(why, "the model %s of provider %s does not fit into limits.targets (%u): %s",
+                   candidate->model, candidate->provider, config->targets_max, strerror(-rc));
+        return rc;
     }
     return 0;
+}
+
+int instance_register(struct instance *in, const struct config *config, struct buf *why)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < config->provider_count && rc >= 0; i++)
+        rc = register_provider(in, &config->providers[i], config, why);
+    for (size_t i = 0; i < config->model_count && rc >= 0; i++)
+        rc = register_model(in, &config->models[i], config, why);
+    return rc < 0 ? rc : 0;
 }
 
 static bool is_settled(const struct instance *in, size_t slot)

@@ -2,6 +2,8 @@
 
 #include "common/json.h"
 #include "gateway/worker.h"
+#include "router/status.h"
+#include "usage/calibration.h"
 
 #define OUTBOX_FULL_PERCENT 95
 
@@ -47,9 +49,11 @@ void ops_handle_ready(void *arg, struct http_request *r)
 void ops_handle_metrics(void *arg, struct http_request *r)
 {
     const struct worker *w = arg;
+    const struct model_gauges ratios = calibration_gauges(w->setup->instance->calibration);
     struct buf body;
 
     buf_init(&body, SIZE_MAX);
-    counters_render_prometheus(w->setup->instance->counters, &body);
+    counters_render_prometheus(w->setup->instance->counters, &ratios, &body);
+    status_render_prometheus(w->setup->instance->shm, w->setup->instance->counters, &body);
     http_answer(r, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }

@@ -52,9 +52,9 @@ void relay_on_output(struct relay *r)
 {
     /* The first output ends the pinging: from here on the provider's own idle timeout watches. */
     loop_timer_cancel(r->loop, &r->ping);
-    if (!r->paused && r->attempt != NULL && r->pending.len >= RELAY_HIGH_WATER) {
+    if (!r->paused && r->dispatch != NULL && r->pending.len >= RELAY_HIGH_WATER) {
         r->paused = true;
-        attempt_pause(r->attempt);
+        dispatch_pause(r->dispatch);
     }
     start(r);
     http_wake(r->request);
@@ -63,7 +63,7 @@ void relay_on_output(struct relay *r)
 bool relay_end(struct relay *r, const struct error *e)
 {
     loop_timer_cancel(r->loop, &r->ping);
-    r->attempt = NULL;
+    r->dispatch = NULL;
     r->ended = true;
     r->failed = e != NULL;
     if (!r->started)
@@ -81,9 +81,9 @@ ssize_t relay_read(struct relay *r, char *dst, size_t max)
 {
     size_t n = buf_take(&r->pending, dst, max);
 
-    if (r->paused && r->attempt != NULL && r->pending.len < RELAY_LOW_WATER) {
+    if (r->paused && r->dispatch != NULL && r->pending.len < RELAY_LOW_WATER) {
         r->paused = false;
-        attempt_resume(r->attempt);
+        dispatch_resume(r->dispatch);
     }
     if (n > 0)
         return (ssize_t)n;

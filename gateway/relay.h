@@ -8,7 +8,7 @@
 #define XROUTER_GATEWAY_RELAY_H
 
 #include "gateway/httpd.h"
-#include "router/attempt.h"
+#include "router/dispatch.h"
 
 #define RELAY_HIGH_WATER (64 * 1024)        /* stop reading the provider */
 #define RELAY_LOW_WATER (16 * 1024)         /* read on */
@@ -17,8 +17,8 @@
 struct relay { /* embedded */
     struct http_request *request;
     struct loop *loop;
-    struct attempt *attempt; /* NULL once it is over */
-    struct buf pending;      /* whole events, not yet taken by the client's connection */
+    struct dispatch *dispatch; /* NULL once it is over */
+    struct buf pending;        /* whole events, not yet taken by the client's connection */
     struct timer ping;
     void (*on_start)(struct relay *r); /* the response is about to begin: its last headers */
     bool started; /* the response's head is on its way: no status can be given any more */

@@ -62,6 +62,7 @@ static int open_writer(struct usage_writer *u, const struct child_setup *setup)
         .keys = setup->instance->keys,
         .accounts = setup->instance->accounts,
         .idempotency = setup->instance->idempotency,
+        .calibration = setup->instance->calibration,
         .requests = &u->requests,
         .counters = counters_slot(setup->instance->counters, setup->slot),
         .start_id = shm_start_id(setup->instance->shm),

@@ -75,16 +75,18 @@ static void on_control(void *arg, const struct control *message)
 static int64_t on_turn(void *arg)
 {
     struct worker *w = arg;
+    bool is_counting;
 
     if (w->has_killed) {
         w->has_killed = false;
         chat_cut_killed(w);
     }
+    is_counting = counting_turn(&w->counting);
     httpd_run(w->httpd); /* resumed connections move here */
     usage_sender_flush(w->sender);
     if (w->draining && (w->expired || httpd_open_requests(w->httpd) == 0))
         return CHILD_EXIT;
-    return httpd_next_ms(w->httpd);
+    return is_counting ? 0 : httpd_next_ms(w->httpd);
 }
 
 static const struct child_ops worker_ops = {
@@ -155,6 +157,13 @@ static int open_worker(struct worker *w)
                                         .counters = w->counters,
                                         .region = instance->counters,
                                         .slot = setup->slot};
+    rc = queues_new(w->loop, instance->queue, setup->slot, setup->wake_fds, &w->queues);
+    if (rc < 0)
+        return rc;
+    w->dispatcher = (struct dispatcher){.engine = &w->engine,
+                                        .targets = instance->targets,
+                                        .queues = w->queues,
+                                        .budget = DISPATCH_BUDGET_MAX};
     return httpd_new(&http, &w->httpd);
 }
 
@@ -162,6 +171,7 @@ static int open_worker(struct worker *w)
 static void close_worker(struct worker *w)
 {
     httpd_free(w->httpd);
+    queues_free(w->queues);
     asker_free(w->asker);
     token_source_free(w->tokens);
     upstreams_free(w->upstreams);

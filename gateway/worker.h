@@ -3,9 +3,10 @@
 #define XROUTER_GATEWAY_WORKER_H
 
 #include "gateway/child.h"
+#include "gateway/counting.h"
 #include "gateway/httpd.h"
 #include "gateway/settlement.h"
-#include "router/attempt.h"
+#include "router/dispatch.h"
 #include "usage/sender.h"
 
 struct asker; /* gateway/ask.h */
@@ -21,6 +22,8 @@ struct worker {
     struct upstreams *upstreams;
     struct token_source *tokens;
     struct attempt_engine engine;
+    struct queues *queues;
+    struct dispatcher dispatcher;
     struct outbox *outbox;
     struct settlements settlements;
     struct usage_sender *sender;
@@ -29,6 +32,7 @@ struct worker {
     size_t collected_bytes;    /* of such answers, while their requests run */
     struct asker *asker;       /* what only the ledger knows */
     struct chat *chats;        /* all that are not completed */
+    struct counting counting;  /* prompts */
     struct timer drain_timer;
     bool draining;
     bool stopping;   /* the drain's deadline has passed: what runs is cut */

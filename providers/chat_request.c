@@ -56,6 +56,23 @@ static void read_max_tokens(struct chat_request *r)
         r->max_tokens = 0;
 }
 
+static void count_images(struct chat_request *r)
+{
+    const cJSON *message, *part;
+
+    cJSON_ArrayForEach(message, r->messages)
+    {
+        const cJSON *content = json_get(message, "content");
+
+        if (!cJSON_IsArray(content))
+            continue;
+        cJSON_ArrayForEach(part, content)
+        {
+            r->image_count += json_get(part, "image_url") != NULL;
+        }
+    }
+}
+
 int chat_request_parse(const char *text, size_t len, struct chat_request *out, struct error *e)
 {
     static const struct place messages = {.name = "messages"};
@@ -86,6 +103,7 @@ int chat_request_parse(const char *text, size_t len, struct chat_request *out, s
     out->legacy_functions = out->functions != NULL;
     read_max_tokens(out);
     read_stop(out);
+    count_images(out);
     return 0;
 }
 

@@ -28,6 +28,7 @@ struct chat_request {
     const cJSON *messages, *tools, *functions; /* inside root; NULL = absent */
     const char *stop[CHAT_STOP_MAX];           /* inside root */
     size_t stop_count;
+    size_t image_count; /* image_url parts of all messages */
 };
 
 /* Checks the text (common/json.h), parses it and checks the type and range of every field of

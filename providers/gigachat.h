@@ -61,7 +61,7 @@ int gigachat_check_error(const cJSON *root, struct error *e);
 
 /* gigachat_stream.c */
 void *gigachat_stream_new(const struct provider_config *p, const struct chat_request *req,
-                          const struct answer_identity *identity);
+                          const struct answer_identity *identity, struct token_meter *meter);
 void gigachat_stream_free(void *stream);
 int gigachat_decode_event(void *stream, const struct event *ev, struct buf *out,
                           struct token_usage *usage, bool *usage_final, struct error *e);
@@ -70,7 +70,7 @@ int gigachat_decode_end(void *stream, struct buf *out, struct error *e);
 /* gigachat_decode.c: the whole answer. */
 int gigachat_decode_chat(const struct provider_config *p, const struct chat_request *req,
                          const struct answer_identity *identity, const char *body, size_t len,
-                         struct buf *out, struct token_usage *usage, bool *usage_final,
-                         struct error *e);
+                         struct buf *out, struct token_meter *meter, struct token_usage *usage,
+                         bool *usage_final, struct error *e);
 
 #endif

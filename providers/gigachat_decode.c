@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "common/utf8.h"
 #include "providers/stop.h"
 #include "providers/think.h"
 
@@ -52,15 +51,6 @@ static int read_text(struct whole *w, const cJSON *message)
     return rc < 0 ? rc : 0;
 }
 
-static int64_t count_characters(const struct buf *b)
-{
-    int64_t n = 0;
-
-    for (size_t i = 0; i < b->len; i++)
-        n += !utf8_is_continuation(b->data[i]);
-    return n;
-}
-
 static int encode(struct whole *w, const cJSON *root, const char *reason,
                   const struct answer_identity *identity, const struct token_usage *usage,
                   struct buf *out, struct error *e)
@@ -97,9 +87,27 @@ static int encode(struct whole *w, const cJSON *root, const char *reason,
     return openai_answer_encode(&answer, identity, w->req->legacy_functions, out);
 }
 
+static void tell(struct token_meter *meter, const char *text, size_t len)
+{
+    if (len > 0)
+        meter->on_text(meter, text, len);
+}
+
+/* The provider has told no usage. */
+static void count(const struct whole *w, struct token_meter *meter, struct token_usage *usage)
+{
+    tell(meter, w->reasoning.data, w->reasoning.len);
+    tell(meter, w->text.data, w->text.len);
+    if (w->call.name != NULL)
+        tell(meter, w->call.name, strlen(w->call.name));
+    tell(meter, w->call.arguments.data, w->call.arguments.len);
+    meter->count(meter, usage);
+}
+
 static int decode(struct whole *w, const struct provider_config *p, const cJSON *root,
                   const struct answer_identity *identity, struct buf *out,
-                  struct token_usage *usage, bool *usage_final, struct error *e)
+                  struct token_meter *meter, struct token_usage *usage, bool *usage_final,
+                  struct error *e)
 {
     const cJSON *choices = json_get(root, "choices");
     const cJSON *choice = cJSON_IsArray(choices) ? choices->child : NULL;
@@ -121,20 +129,18 @@ static int decode(struct whole *w, const struct provider_config *p, const cJSON 
     if (rc < 0)
         return error_set(e, rc, NULL, NULL);
     if (!*usage_final)
-        usage->output = (count_characters(&w->reasoning) + count_characters(&w->text) +
-                         count_characters(&w->call.arguments) + 3) /
-                        4;
+        count(w, meter, usage);
     return encode(w, root, reason == NULL ? "stop" : reason, identity, usage, out, e);
 }
 
 /* A client that asked for a stream gets one: the whole answer is its only event. */
 static int decode_as_stream(const struct provider_config *p, const struct chat_request *req,
                             const struct answer_identity *identity, const char *body, size_t len,
-                            struct buf *out, struct token_usage *usage, bool *usage_final,
-                            struct error *e)
+                            struct buf *out, struct token_meter *meter, struct token_usage *usage,
+                            bool *usage_final, struct error *e)
 {
     const struct event event = {.name = "", .data = body, .len = len};
-    void *stream = gigachat_stream_new(p, req, identity);
+    void *stream = gigachat_stream_new(p, req, identity, meter);
     int rc;
 
     if (stream == NULL)
@@ -148,8 +154,8 @@ static int decode_as_stream(const struct provider_config *p, const struct chat_r
 
 int gigachat_decode_chat(const struct provider_config *p, const struct chat_request *req,
                          const struct answer_identity *identity, const char *body, size_t len,
-                         struct buf *out, struct token_usage *usage, bool *usage_final,
-                         struct error *e)
+                         struct buf *out, struct token_meter *meter, struct token_usage *usage,
+                         bool *usage_final, struct error *e)
 {
     struct whole w = {.req = req, .body = body, .len = len};
     cJSON *root;
@@ -157,7 +163,7 @@ int gigachat_decode_chat(const struct provider_config *p, const struct chat_requ
 
     *usage_final = false;
     if (req->stream)
-        return decode_as_stream(p, req, identity, body, len, out, usage, usage_final, e);
+        return decode_as_stream(p, req, identity, body, len, out, meter, usage, usage_final, e);
     if (len == 0 || json_check(body, len, &JSON_LIMITS_DEFAULT, NULL, NULL) < 0)
         return not_understood(e);
     root = cJSON_ParseWithLength(body, len); /* checked: only memory can be missing */
@@ -167,7 +173,7 @@ int gigachat_decode_chat(const struct provider_config *p, const struct chat_requ
     buf_init(&w.reasoning, TEXT_MAX);
     buf_init(&w.text, TEXT_MAX);
     buf_init(&w.answer, TEXT_MAX);
-    rc = decode(&w, p, root, identity, out, usage, usage_final, e);
+    rc = decode(&w, p, root, identity, out, meter, usage, usage_final, e);
     if (rc == 0 && out->err < 0)
         rc = error_set(e, out->err, NULL, NULL);
     gigachat_call_clear(&w.call);

@@ -21,6 +21,7 @@ struct stream {
     const struct provider_config *provider;
     const struct chat_request *req;
     const struct answer_identity *identity;
+    struct token_meter *meter;
     struct openai_chunks chunks;
     struct think_splitter think;
     struct stop_filter stop;
@@ -30,7 +31,6 @@ struct stream {
     struct buf plain_tail;               /* what followed the text in the last plain event */
     struct token_usage usage;            /* as the caller's after the last event */
     bool usage_final;
-    int64_t characters; /* received so far */
     int64_t created_at; /* as the provider says, 0 = not yet */
     unsigned bad_events;
     bool finished; /* the finish chunk is out */
@@ -43,7 +43,7 @@ static const char plain_head[] = "{\"choices\":[{\"delta\":{\"content\":\"";
 #define PLAIN_HEAD_LEN (sizeof(plain_head) - 1)
 
 void *gigachat_stream_new(const struct provider_config *p, const struct chat_request *req,
-                          const struct answer_identity *identity)
+                          const struct answer_identity *identity, struct token_meter *meter)
 {
     struct stream *s = calloc(1, sizeof(*s));
 
@@ -52,6 +52,7 @@ void *gigachat_stream_new(const struct provider_config *p, const struct chat_req
     s->provider = p;
     s->req = req;
     s->identity = identity;
+    s->meter = meter;
     openai_chunks_init(&s->chunks, identity, req->include_usage, req->legacy_functions);
     stop_init(&s->stop, req->stop, req->stop_count);
     gigachat_call_init(&s->call);
@@ -79,12 +80,6 @@ void gigachat_stream_free(void *stream)
     buf_clear(&s->plain);
     buf_clear(&s->plain_tail);
     free(s);
-}
-
-static void count_characters(struct stream *s, const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        s->characters += !utf8_is_continuation(text[i]);
 }
 
 static int put_text(struct stream *s, const char *field, const char *text, size_t len,
@@ -135,7 +130,7 @@ static int put_content(struct stream *s, const char *text, size_t len, struct bu
 {
     int rc;
 
-    count_characters(s, text, len);
+    s->meter->on_text(s->meter, text, len);
     if (think_is_over(&s->think))
         return put_answer(s, text, len, out);
     buf_reset(&s->reasoning);
@@ -169,7 +164,8 @@ static int put_call(struct stream *s, struct buf *out, struct error *e)
 
     if (rc < 0)
         return rc;
-    count_characters(s, call.arguments, call.arguments_len);
+    s->meter->on_text(s->meter, call.name, strlen(call.name));
+    s->meter->on_text(s->meter, call.arguments, call.arguments_len);
     if (openai_chunks_begin(&s->chunks, s->created_at, out) < 0)
         return -ENOMEM;
     return openai_chunks_call(&s->chunks, &call, out);
@@ -210,7 +206,7 @@ static int read_message(struct stream *s, const cJSON *message, const struct eve
     if (rc == -EBADMSG) /* text may be skipped, a part of a call may not */
         return error_set(e, XR_EUPSTREAM, NULL, "The model's function call is not valid.");
     if (rc == 0 && reasoning != NULL) {
-        count_characters(s, reasoning, strlen(reasoning));
+        s->meter->on_text(s->meter, reasoning, strlen(reasoning));
         rc = put_text(s, "reasoning_content", reasoning, strlen(reasoning), out);
     }
     if (rc == 0 && content != NULL && cJSON_IsString(content))
@@ -421,8 +417,6 @@ int gigachat_decode_event(void *stream, const struct event *ev, struct buf *out,
     rc = take_event(s, ev, out, usage, e);
     if (rc == 0 && out->err < 0)
         rc = out->err;
-    if (!s->usage_final)
-        usage->output = (s->characters + 3) / 4;
     *usage_final = s->usage_final;
     s->usage = *usage;
     if (rc == 0)
@@ -437,5 +431,7 @@ int gigachat_decode_end(void *stream, struct buf *out, struct error *e)
 
     if (s->failed || !s->finished)
         return error_set(e, XR_EUPSTREAM, NULL, "The provider's answer broke off.");
+    if (s->req->include_usage && !s->usage_final)
+        s->meter->count(s->meter, &s->usage);
     return openai_chunks_end(&s->chunks, &s->usage, out);
 }

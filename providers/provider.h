@@ -31,6 +31,18 @@ struct answer_identity {
     int64_t created_at; /* Unix seconds, used where the provider sends none */
 };
 
+/* Counts here what a provider does not report; one for each request, the caller's. */
+struct token_meter {
+    /* A piece of what the model has written, as it comes: content, reasoning, names and arguments
+     * of calls. UTF-8, cut anywhere. */
+    void (*on_text)(struct token_meter *meter, const char *text, size_t len);
+    /* Our own count of the prompt and of the text so far: input and output of *usage are set,
+     * cached is 0. Takes its time: for the end, and only if the provider has told nothing. */
+    void (*count)(struct token_meter *meter, struct token_usage *usage);
+    /* Another try begins: what came so far belongs to an answer that nobody gets. */
+    void (*reset)(struct token_meter *meter);
+};
+
 /* A prompt grows on its way: text is escaped anew, references of schemas are written out. */
 #define UPSTREAM_BODY_MAX ((size_t)2 * 1024 * 1024 * 1024)
 
@@ -71,31 +83,28 @@ struct provider_ops {
                        struct upstream_request *out, struct buf *ignored, struct error *e);
 
     /* One stream's decoder: bytes of OpenAI-shaped SSE are appended to out (whole events only).
-     * new: NULL when out of memory; p, req and identity are borrowed. */
+     * new: NULL when out of memory; all arguments are borrowed. */
     void *(*stream_new)(const struct provider_config *p, const struct chat_request *req,
-                        const struct answer_identity *identity);
+                        const struct answer_identity *identity, struct token_meter *meter);
     void (*stream_free)(void *stream); /* NULL is fine */
     /* Returns enum decode_result, or XR_E... or -ENOMEM (with e) when the provider reported an
      * error or sent garbage; what was appended before is still whole events.
-     * *usage is the caller's, the same at each call: *usage is updated as soon as the provider
-     * tells, and output counts received text meanwhile (code points / 4, rounded up) so that a cut
-     * stream can be billed; *usage_final = the provider's own. A caller that puts its own count
-     * into usage->input beforehand lets a client that asked for usage have it even when the
-     * provider sends none; at -1 the usage chunk is left out then. */
+     * *usage is the caller's, the same at each call, and is set when the provider tells;
+     * *usage_final = it is the provider's own word. The text goes to the meter. */
     int (*decode_event)(void *stream, const struct event *ev, struct buf *out,
                         struct token_usage *usage, bool *usage_final, struct error *e);
-    /* The connection's answer ended: appends what is still owed (usage chunk, [DONE]) and returns
-     * 0, or XR_EUPSTREAM when the answer was not complete. Also to be called after DECODE_DONE,
-     * once. */
+    /* The connection's answer ended: appends what is still owed (the usage chunk, if the client
+     * asked for it, with the meter's count where the provider told none; [DONE]) and returns 0, or
+     * XR_EUPSTREAM when the answer was not complete. Also to be called after DECODE_DONE, once. */
     int (*decode_end)(void *stream, struct buf *out, struct error *e);
 
     /* A whole answer (HTTP 200, not the adapter's framing): OpenAI's JSON appended to out; for a
      * request that asked for a stream, the same answer as the chunks of one, [DONE] included.
-     * Usage as in decode_event. 0, XR_E... or -ENOMEM (with e). */
+     * Usage and text as in decode_event and decode_end. 0, XR_E... or -ENOMEM (with e). */
     int (*decode_chat)(const struct provider_config *p, const struct chat_request *req,
                        const struct answer_identity *identity, const char *body, size_t len,
-                       struct buf *out, struct token_usage *usage, bool *usage_final,
-                       struct error *e);
+                       struct buf *out, struct token_meter *meter, struct token_usage *usage,
+                       bool *usage_final, struct error *e);
 
     /* A status other than 200: which error it means (e filled; nothing of the provider's raw body
      * but a cleaned message where the client is at fault). XR_EUPSTREAMAUTH with *token_stale when

@@ -17,9 +17,7 @@
 struct attempt {
     const struct attempt_engine *engine;
     struct attempt_setup setup;
-    const struct provider_config *provider;
     const struct provider_ops *ops;
-    const struct candidate_config *candidate;
     struct provider_counters *counters; /* NULL when the provider has no place in the statistics */
     struct token_wait token_wait;
     uint32_t token_generation;
@@ -33,6 +31,8 @@ struct attempt {
     int64_t sent_us;   /* monotonic, when the running request was sent */
     int64_t waited_us; /* of the requests before it */
     int64_t sent_at_ms;
+    int64_t first_byte_us; /* after it was sent */
+    int64_t retry_after_ms;
     unsigned status;
     int rc; /* of the end */
     bool usage_final, refreshed, repeated, is_stream_answer, decode_failed, complete;
@@ -63,8 +63,8 @@ static void put_line(struct attempt *a, int rc, unsigned status, int64_t took_us
     if (event->attempt_count == USAGE_ATTEMPTS_MAX)
         return;
     line = &event->attempts[event->attempt_count];
-    usage_name_set(line->provider, a->provider->name);
-    usage_name_set(line->model, a->candidate->model);
+    usage_name_set(line->provider, a->setup.provider->name);
+    usage_name_set(line->model, a->setup.candidate->model);
     line->started_at_ms = a->sent_at_ms;
     line->duration_ms = (uint32_t)(took_us / 1000);
     line->error = rc;
@@ -101,6 +101,35 @@ static void record(struct attempt *a, int rc)
     put_line(a, is_cancel ? 0 : rc, a->status, took_us);
 }
 
+static void note_first_byte(struct attempt *a)
+{
+    a->first_byte_us = clock_monotonic_us() - a->sent_us;
+    if (a->counters == NULL)
+        return;
+    counter_inc(&a->counters->answers_total);
+    counter_add(&a->counters->first_byte_ms_total, (uint64_t)(a->first_byte_us + 500) / 1000);
+}
+
+/* In seconds (RFC 9110, 10.2.3). The other form, a date, would need a clock that both sides share:
+ * it counts as one second. */
+static int64_t read_retry_after(const struct http1_head *head)
+{
+    size_t len = 0;
+    const char *value = http1_header(head, "retry-after", &len);
+    int64_t seconds = 0;
+
+    if (value == NULL || len == 0)
+        return 0;
+    for (size_t i = 0; i < len; i++) {
+        if (value[i] < '0' || value[i] > '9')
+            return 1000;
+        if (seconds < ATTEMPT_RETRY_AFTER_MAX_MS)
+            seconds = seconds * 10 + (value[i] - '0');
+    }
+    return seconds < ATTEMPT_RETRY_AFTER_MAX_MS / 1000 ? 1000 * seconds
+                                                       : ATTEMPT_RETRY_AFTER_MAX_MS;
+}
+
 static int on_head(void *arg, const struct http1_head *head)
 {
     struct attempt *a = arg;
@@ -108,12 +137,10 @@ static int on_head(void *arg, const struct http1_head *head)
     const char *type = http1_header(head, "content-type", &len);
     static const char sse_type[] = "text/event-stream";
 
-    if (a->counters != NULL && a->sent_us != 0) {
-        counter_inc(&a->counters->answers_total);
-        counter_add(&a->counters->first_byte_ms_total,
-                    (uint64_t)(clock_monotonic_us() - a->sent_us + 500) / 1000);
-    }
+    if (a->sent_us != 0)
+        note_first_byte(a);
     a->status = head->status;
+    a->retry_after_ms = head->status == 429 || head->status == 503 ? read_retry_after(head) : 0;
     a->repeated = upstream_was_repeated(a->upstream);
     a->is_stream_answer = a->stream != NULL && head->status == 200 && type != NULL &&
                           len >= sizeof(sse_type) - 1 &&
@@ -138,7 +165,7 @@ static int decode_one(struct attempt *a, const struct event *event)
 
     if (a->setup.out->len > before)
         counter_inc(&a->engine->counters->stream_chunks_total);
-    if (a->usage.output > a->setup.event->tokens_output)
+    if (a->usage_final && a->usage.output > a->setup.event->tokens_output)
         a->setup.event->tokens_output = a->usage.output; /* what the reaper would bill */
     if (rc == DECODE_DONE) {
         rc = a->ops->decode_end(a->stream, a->setup.out, &a->error);
@@ -214,7 +241,8 @@ static bool try_fresh_token(struct attempt *a, int *rc)
     record(a, *rc);
     a->refreshed = true;
     counter_inc(&a->engine->counters->upstream_retries_total);
-    token_source_invalidate(a->engine->tokens, a->setup.config, a->provider, a->token_generation);
+    token_source_invalidate(a->engine->tokens, a->setup.config, a->setup.provider,
+                            a->token_generation);
     buf_clear(&a->body);
     memset(&a->error, 0, sizeof(a->error));
     ask_for_token(a);
@@ -258,8 +286,9 @@ static void on_end(void *arg, int rc, const struct error *e)
         rc = error_set(&a->error, XR_EUPSTREAM, NULL,
                        "The provider answered a stream request with something else.");
     } else if (rc == 0) {
-        rc = a->ops->decode_chat(a->provider, a->setup.request, a->setup.identity, a->body.data,
-                                 a->body.len, a->setup.out, &a->usage, &a->usage_final, &a->error);
+        rc = a->ops->decode_chat(a->setup.provider, a->setup.request, a->setup.identity,
+                                 a->body.data, a->body.len, a->setup.out, a->setup.meter, &a->usage,
+                                 &a->usage_final, &a->error);
     }
     record(a, rc);
     finish(a, rc, &a->error);
@@ -273,7 +302,7 @@ static const struct upstream_callbacks callbacks = {
 
 static int send_request(struct attempt *a, const char *token)
 {
-    const struct provider_config *p = a->provider;
+    const struct provider_config *p = a->setup.provider;
     struct upstream_target target = {.url = p->base_url,
                                      .ca_bundle_file = p->ca_bundle_file,
                                      .connect_ms = p->connect_ms,
@@ -285,8 +314,8 @@ static int send_request(struct attempt *a, const char *token)
 
     upstream_request_init(&request);
     buf_reset(a->setup.ignored);
-    rc = a->ops->encode_chat(p, a->candidate->model, a->setup.request, token, a->setup.request_id,
-                             &request, a->setup.ignored, &a->error);
+    rc = a->ops->encode_chat(p, a->setup.candidate->model, a->setup.request, token,
+                             a->setup.request_id, &request, a->setup.ignored, &a->error);
     if (rc == 0) {
         a->upstream = upstream_start(a->engine->upstreams, &target, &request.head, &request.body,
                                      &callbacks, a, &a->error);
@@ -327,8 +356,8 @@ static void on_token(struct token_wait *wait, int rc, const struct token *token,
 static void ask_for_token(struct attempt *a)
 {
     a->token_wait.on_token = on_token;
-    token_source_get(a->engine->tokens, a->setup.config, a->provider, a->ops,
-                     a->provider->first_byte_ms, &a->token_wait);
+    token_source_get(a->engine->tokens, a->setup.config, a->setup.provider, a->ops,
+                     a->setup.provider->first_byte_ms, &a->token_wait);
 }
 
 static void on_timer(struct timer *t)
@@ -354,24 +383,23 @@ int attempt_start(const struct attempt_engine *engine, const struct attempt_setu
         return error_set(e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
     a->engine = engine;
     a->setup = *setup;
-    a->candidate = &setup->route->candidates[0];
-    a->provider = &setup->config->providers[a->candidate->provider_index];
-    a->ops = provider_ops_find(a->provider->type); /* the config's check has seen to it */
+    a->ops = provider_ops_find(a->setup.provider->type); /* the config's check has seen to it */
     a->timer.on_timer = on_timer;
     a->usage = (struct token_usage){-1, 0, 0};
     sse_init(&a->sse);
     buf_init(&a->body, ERROR_BODY_MAX);
     if (a->ops == NULL) {
         error_set(e, XR_ENOPROVIDER, NULL, "No adapter of this gateway speaks \"%s\".",
-                  a->provider->type);
+                  a->setup.provider->type);
         attempt_free(a);
         return e->number;
     }
-    index = counters_find_provider(engine->region, a->provider->name);
+    index = counters_find_provider(engine->region, a->setup.provider->name);
     if (index >= 0)
         a->counters = counters_provider(engine->region, engine->slot, (size_t)index);
     if (setup->request->stream) {
-        a->stream = a->ops->stream_new(a->provider, setup->request, setup->identity);
+        a->stream =
+            a->ops->stream_new(a->setup.provider, setup->request, setup->identity, setup->meter);
         if (a->stream == NULL) {
             attempt_free(a);
             return error_set(e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
@@ -442,4 +470,19 @@ bool attempt_is_complete(const struct attempt *a)
 int64_t attempt_waited_us(const struct attempt *a)
 {
     return a->waited_us + (a->sent_us == 0 ? 0 : clock_monotonic_us() - a->sent_us);
+}
+
+bool attempt_was_sent(const struct attempt *a)
+{
+    return a->sent_at_ms != 0;
+}
+
+int64_t attempt_first_byte_us(const struct attempt *a)
+{
+    return a->first_byte_us;
+}
+
+int64_t attempt_retry_after_ms(const struct attempt *a)
+{
+    return a->retry_after_ms;
 }

@@ -1,5 +1,6 @@
-/* attempt.h - one client request on its way to a provider and back: token, connection, request,
- * answer decoded, every step without waiting. The state machine ends in exactly one on_end. */
+/* attempt.h - one try of a client's request at one candidate: token, connection, request, answer
+ * decoded, every step without waiting. It ends in exactly one on_end. Which candidate, and what
+ * after a failure, is router/dispatch.h's. */
 #ifndef XROUTER_ROUTER_ATTEMPT_H
 #define XROUTER_ROUTER_ATTEMPT_H
 
@@ -11,7 +12,6 @@
 #include "providers/provider.h"
 #include "providers/token_source.h"
 #include "providers/upstream.h"
-#include "router/route.h"
 #include "usage/event.h"
 
 /* What all attempts of a worker share; embedded, all borrowed. */
@@ -37,14 +37,15 @@ struct attempt_callbacks {
 
 struct attempt_setup { /* all borrowed until attempt_free() */
     struct config *config;
-    const struct route *route;
+    const struct provider_config *provider;
+    const struct candidate_config *candidate;
     const struct chat_request *request;
     const struct answer_identity *identity;
     const char *request_id;
     struct buf *out;     /* gets OpenAI's bytes: the body, or the stream's events */
     struct buf *ignored; /* names of parameters the provider lacks */
-    struct usage_event
-        *event; /* its attempts[] and provider are filled here, tokens_output as it grows */
+    struct token_meter *meter;
+    struct usage_event *event;    /* its attempts[] and provider are filled here */
     _Atomic uint32_t *has_answer; /* set to 1 with the provider's first useful byte */
     const struct attempt_callbacks *callbacks;
     void *arg;
@@ -67,5 +68,12 @@ const struct token_usage *attempt_usage(const struct attempt *a, bool *final);
 bool attempt_is_complete(const struct attempt *a);
 /* Microseconds spent waiting for the provider, so far. */
 int64_t attempt_waited_us(const struct attempt *a);
+/* Whether the request itself was sent: not if it ended while it waited for a token. */
+bool attempt_was_sent(const struct attempt *a);
+/* From the request sent to the answer's first byte; 0 = none has come. */
+int64_t attempt_first_byte_us(const struct attempt *a);
+/* What the provider's Retry-After asked for, at most ATTEMPT_RETRY_AFTER_MAX_MS; 0 = nothing. */
+#define ATTEMPT_RETRY_AFTER_MAX_MS 60000
+int64_t attempt_retry_after_ms(const struct attempt *a);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "usage/calibration_store.h"
 #include "usage/drift.h"
 #include "usage/integrity.h"
 #include "usage/provider_status.h"
@@ -21,7 +22,14 @@ struct chore;
 /* One slice. The next one is due again_ms later. 1 = committed something, 0, -errno. */
 typedef int (*chore_fn)(struct chores *c, int64_t now_ms, int64_t now_at_ms, int64_t *again_ms);
 
-enum { CHORE_STATUS, CHORE_RETENTION, CHORE_VERIFY, CHORE_INTEGRITY, CHORE_COUNT };
+enum {
+    CHORE_STATUS,
+    CHORE_CALIBRATION,
+    CHORE_RETENTION,
+    CHORE_VERIFY,
+    CHORE_INTEGRITY,
+    CHORE_COUNT
+};
 
 struct chore {
     int64_t due_ms; /* monotonic, -1 = never */
@@ -31,8 +39,9 @@ struct chore {
 struct chores {
     struct chores_setup setup;
     struct chore chores[CHORE_COUNT];
-    size_t next; /* whose turn it is first */
-    struct provider_status *status;
+    size_t next;                           /* whose turn it is first */
+    struct provider_status *status;        /* NULL: none is written */
+    struct calibration_store *calibration; /* NULL: none is kept */
     struct retention retention;
     struct verify *verify;
     struct backup *check;
@@ -53,6 +62,14 @@ static int write_status(struct chores *c, int64_t now_ms, int64_t now_at_ms, int
 
     *again_ms = c->setup.config->status_ms;
     return db != NULL ? provider_status_write(c->status, db, c->setup.config, now_at_ms) : -EIO;
+}
+
+static int write_calibration(struct chores *c, int64_t now_ms, int64_t now_at_ms, int64_t *again_ms)
+{
+    sqlite3 *db = ledger_db(c->setup.ledger);
+
+    *again_ms = c->setup.config->status_ms;
+    return db != NULL ? calibration_store_write(c->calibration, db, now_at_ms) : -EIO;
 }
 
 static int retain(struct chores *c, int64_t now_ms, int64_t now_at_ms, int64_t *again_ms)
@@ -177,12 +194,50 @@ static const struct {
     chore_fn turn;
 } CHORES[CHORE_COUNT] = {
     [CHORE_STATUS] = {"provider_status", write_status},
+    [CHORE_CALIBRATION] = {"token ratios", write_calibration},
     [CHORE_RETENTION] = {"retention", retain},
     [CHORE_VERIFY] = {"ledger verify", verify_ledger},
     [CHORE_INTEGRITY] = {"database check", check_integrity},
 };
 
 /* ---- */
+
+static void tell_failure(struct chore *chore, const char *name, int rc)
+{
+    if (!chore->failing)
+        log_event(LOG_WARN, "chore_failed", "", "%s: %s, tried again every minute", name,
+                  strerror(-rc));
+    chore->failing = true;
+}
+
+static void free_parts(struct chores *c)
+{
+    verify_free(c->verify);
+    backup_free(c->check);
+    provider_status_free(c->status);
+    calibration_store_free(c->calibration);
+    free(c);
+}
+
+static int make_parts(struct chores *c)
+{
+    const struct chores_setup *s = &c->setup;
+
+    if (s->region == NULL)
+        return 0;
+    c->status = provider_status_new(s->region);
+    if (s->calibration != NULL)
+        c->calibration = calibration_store_new(s->calibration, s->region);
+    return c->status == NULL || (s->calibration != NULL && c->calibration == NULL) ? -ENOMEM : 0;
+}
+
+static void load_calibration(struct chores *c, sqlite3 *db)
+{
+    int rc = db != NULL ? calibration_store_load(c->calibration, db) : -EIO;
+
+    if (rc < 0) /* the chore tries again */
+        tell_failure(&c->chores[CHORE_CALIBRATION], CHORES[CHORE_CALIBRATION].name, rc);
+}
 
 struct chores *chores_new(const struct chores_setup *setup)
 {
@@ -193,18 +248,19 @@ struct chores *chores_new(const struct chores_setup *setup)
     if (c == NULL)
         return NULL;
     c->setup = *setup;
+    if (make_parts(c) < 0) {
+        free_parts(c);
+        return NULL;
+    }
     for (size_t i = 0; i < CHORE_COUNT; i++)
         c->chores[i].due_ms = setup->now_ms;
     c->chores[CHORE_VERIFY].due_ms = setup->now_ms + VERIFY_FIRST_MS;
-    if (setup->region != NULL) {
-        c->status = provider_status_new(setup->region);
-        if (c->status == NULL) {
-            free(c);
-            return NULL;
-        }
-    } else {
+    if (c->status == NULL)
         c->chores[CHORE_STATUS].due_ms = -1;
-    }
+    if (c->calibration != NULL)
+        load_calibration(c, db);
+    else
+        c->chores[CHORE_CALIBRATION].due_ms = -1;
     rc = db != NULL ? integrity_begin(db, &c->check_is_due) : -EIO;
     if (rc < 0)
         log_event(LOG_WARN, "database_unmarked", "", "an unclean stop could go unnoticed: %s",
@@ -214,36 +270,50 @@ struct chores *chores_new(const struct chores_setup *setup)
     return c;
 }
 
+/* What was learned since the last writing. */
+static void write_last(struct chores *c, sqlite3 *db)
+{
+    int rc = db != NULL ? calibration_store_write(c->calibration, db, clock_now_at_ms()) : -EIO;
+
+    if (rc < 0)
+        log_event(LOG_WARN, "token_ratios_unwritten", "",
+                  "what the models' token ratios learned last is lost: %s", strerror(-rc));
+}
+
 void chores_free(struct chores *c)
 {
     sqlite3 *db;
 
     if (c == NULL)
         return;
-    verify_free(c->verify);
-    backup_free(c->check);
-    provider_status_free(c->status);
     db = ledger_db(c->setup.ledger);
+    if (c->calibration != NULL)
+        write_last(c, db);
     if (!c->check_is_due && (db == NULL || integrity_end(db) < 0))
         log_event(LOG_WARN, "database_unmarked", "",
                   "the next start will check the whole database");
-    free(c);
+    free_parts(c);
+}
+
+static void make_due(struct chores *c, size_t i)
+{
+    if (c->chores[i].due_ms != -1)
+        c->chores[i].due_ms = 0;
 }
 
 void chores_set_config(struct chores *c, const struct config *config)
 {
     c->setup.config = config;
-    for (size_t i = 0; i < CHORE_COUNT; i++)
-        if (i == CHORE_RETENTION || (i == CHORE_STATUS && c->status != NULL))
-            c->chores[i].due_ms = 0; /* at once */
+    make_due(c, CHORE_STATUS);
+    make_due(c, CHORE_CALIBRATION);
+    make_due(c, CHORE_RETENTION);
 }
 
-static void tell_failure(struct chore *chore, const char *name, int rc)
+void chores_begin_anew(struct chores *c)
 {
-    if (!chore->failing)
-        log_event(LOG_WARN, "chore_failed", "", "%s: %s, tried again every minute", name,
-                  strerror(-rc));
-    chore->failing = true;
+    if (c->calibration != NULL)
+        calibration_store_begin_anew(c->calibration);
+    make_due(c, CHORE_CALIBRATION);
 }
 
 static bool run(struct chores *c, size_t i, int64_t now_ms, int64_t now_at_ms)

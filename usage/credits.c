@@ -238,40 +238,6 @@ static bool read_account(const struct keystore *ks, uint64_t key_id, int64_t now
     return !is_marked;
 }
 
-/* Of a key without that limit, what it has spent is still worth seeing. */
-static void put_spending(struct buf *out, const struct key_record *r,
-                         const struct spent spent[SPEND_PERIODS],
-                         const struct account_values *values)
-{
-    json_put_key(out, "spending");
-    buf_byte(out, '[');
-    for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++) {
-        bool has_left = values != NULL && r->spending_nano[p] != ACCOUNT_UNLIMITED;
-
-        buf_str(out, p == SPEND_DAY ? "{" : ",{");
-        json_put_field_text(out, "period", SPEND_PERIOD_NAMES[p]);
-        key_credits_encode(out, "limit", r->spending_nano[p]);
-        key_credits_encode(out, "spent", spent[p].nano);
-        key_credits_encode(out, "left",
-                           has_left ? values->spending[p].left_nano : ACCOUNT_UNLIMITED);
-        json_put_field_time(out, "resets_at", spend_period_start_ms(p, spent[p].period + 1));
-        buf_byte(out, '}');
-    }
-    buf_byte(out, ']');
-}
-
-static int read_spent(struct ledger *ledger, uint64_t key_id, int64_t now_at_ms,
-                      struct spent out[SPEND_PERIODS])
-{
-    struct spent_reader reader;
-    int rc = spent_reader_open(ledger, &reader);
-
-    if (rc == 0)
-        rc = spent_read(&reader, key_id, now_at_ms, SPENT_ALL, out);
-    spent_reader_close(&reader);
-    return rc;
-}
-
 int credits_show(const struct keystore *ks, const struct open_requests *requests,
                  const char *name_or_id, int64_t now_at_ms, struct buf *out)
 {
@@ -283,7 +249,7 @@ int credits_show(const struct keystore *ks, const struct open_requests *requests
     int rc = keystore_find(ks, name_or_id, &key);
 
     if (rc == 0)
-        rc = read_spent(ks->ledger, key.id, now_at_ms, spent);
+        rc = spent_read_all(ks->ledger, key.id, now_at_ms, spent);
     if (rc < 0)
         return rc;
     is_prepaid = key.balance_nano != ACCOUNT_UNLIMITED;
@@ -296,7 +262,8 @@ int credits_show(const struct keystore *ks, const struct open_requests *requests
                        is_prepaid && is_counted ? values.balance_nano : ACCOUNT_UNLIMITED);
     key_credits_encode(out, "reserved",
                        is_prepaid ? reserved_nano(requests, key.id) : ACCOUNT_UNLIMITED);
-    put_spending(out, &key, spent, is_counted ? &values : NULL);
+    json_put_key(out, "spending");
+    spent_encode(spent, &key, is_counted ? &values : NULL, out);
     return out->err;
 }
 

@@ -10,6 +10,10 @@
 
 #include "usage/migrate.h"
 
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+#define CACHE_SIZE "PRAGMA cache_size = -" TEXT(DATABASE_CACHE_KIB) ";"
+
 /* A WAL that grew under a stuck reader shrinks to this once it is restarted. */
 #define PRAGMAS                             \
     "PRAGMA journal_mode = WAL;"            \
@@ -17,7 +21,6 @@
     "PRAGMA foreign_keys = ON;"             \
     "PRAGMA trusted_schema = OFF;"          \
     "PRAGMA temp_store = MEMORY;"           \
-    "PRAGMA cache_size = -8192;"            \
     "PRAGMA journal_size_limit = 16777216;" \
     "PRAGMA wal_autocheckpoint = 0;"
 
@@ -203,7 +206,7 @@ int database_open(const char *path, bool check_it, sqlite3 **out, char why[DATAB
     rc = database_errno(sqlite3_open_v2(
         path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL));
     if (rc == 0)
-        rc = database_exec(db, PRAGMAS);
+        rc = database_exec(db, PRAGMAS CACHE_SIZE);
     if (rc < 0)
         snprintf(why, DATABASE_WHY_BYTES, "cannot be used: %s",
                  db != NULL ? sqlite3_errmsg(db) : strerror(-rc));

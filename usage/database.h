@@ -12,6 +12,9 @@
 #include <stdint.h>
 
 #define DATABASE_WHY_BYTES 320
+/* Of SQLite's pages. Those that a transaction has changed wait here for the COMMIT; when they are
+ * nine tenths of it, some are written into the log early. */
+#define DATABASE_CACHE_KIB 8192
 
 /* Opens the file: WAL, synchronous=FULL, foreign keys, no waiting for locks, no automatic
  * checkpoints. With check, it is made (mode 0600) when absent, verified to be a sound database of

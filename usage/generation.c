@@ -121,10 +121,10 @@ static void put_usage(struct buf *out, const char *name, sqlite3_stmt *stmt)
     put_text(out, "error_code", stmt, U_ERROR);
 }
 
-static int put_attempts(struct buf *out, sqlite3 *db, const struct usage_id *id)
+static int put_attempts(struct buf *out, struct ledger *ledger, const struct usage_id *id)
 {
-    sqlite3_stmt *stmt = NULL;
-    int rc = database_prepare(db, ATTEMPTS_SQL, &stmt);
+    sqlite3_stmt *stmt;
+    int rc = ledger_prepare(ledger, ATTEMPTS_SQL, &stmt);
 
     if (rc < 0)
         return rc;
@@ -159,13 +159,9 @@ static bool is_owner(sqlite3_stmt *stmt, uint64_t key_id)
 int generation_encode(struct ledger *ledger, const struct usage_id *id, uint64_t key_id,
                       const char *name, struct buf *out)
 {
-    sqlite3 *db = ledger_db(ledger);
-    sqlite3_stmt *stmt = NULL;
-    int rc;
+    sqlite3_stmt *stmt;
+    int rc = ledger_prepare(ledger, USAGE_SQL, &stmt);
 
-    if (db == NULL)
-        return -EIO;
-    rc = database_prepare(db, USAGE_SQL, &stmt);
     if (rc < 0)
         return rc;
     sqlite3_bind_blob(stmt, 1, id->bytes, USAGE_ID_BYTES, SQLITE_STATIC);
@@ -173,7 +169,7 @@ int generation_encode(struct ledger *ledger, const struct usage_id *id, uint64_t
     if (rc == SQLITE_ROW && is_owner(stmt, key_id)) {
         buf_byte(out, '{');
         put_usage(out, name, stmt);
-        rc = put_attempts(out, db, id);
+        rc = put_attempts(out, ledger, id);
         buf_byte(out, '}');
     } else {
         rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? -ENOENT : database_errno(rc);

@@ -16,9 +16,7 @@
 #define LETTERS_MAX_BYTES (2 * RECORDS_MAX_BYTES)        /* base64 and a frame */
 #define NO_SLOT SIZE_MAX
 
-/* No record is shorter than 128 bytes: a transaction ends with the packet that fills it. */
-_Static_assert(GROUP_COMMIT_RECORDS + OUTBOX_PACKET_MAX / 128 <= LEDGER_BATCH_MAX,
-               "a transaction fits the ledger's batch");
+_Static_assert(GROUP_COMMIT_RECORDS <= LEDGER_BATCH_MAX, "a transaction fits the ledger's batch");
 
 /* A run of records from one source, and what to do once they are committed. */
 struct part {
@@ -28,6 +26,11 @@ struct part {
     uint64_t next; /* position to ack */
     char *path;    /* of a file that ends here, or NULL */
     bool is_bad;   /* keep that file under another name */
+};
+
+/* What the next transaction takes from the front: whole parts, or some records of the first one. */
+struct batch {
+    size_t parts, records, bytes;
 };
 
 /* What a transaction amounted to; becomes counters only if it was committed. */
@@ -41,6 +44,7 @@ struct group {
     struct part *parts;
     size_t part_count, part_capacity;
     size_t record_count;
+    size_t batch_records;   /* in the next transaction at most */
     uint64_t dropped;       /* bytes taken from the front of records since the start */
     uint64_t letters_until; /* in the same count: dead letters before it are on disk already */
     struct buf letters;
@@ -54,6 +58,7 @@ struct group *group_new(const struct group_setup *setup)
     if (g == NULL)
         return NULL;
     g->setup = *setup;
+    g->batch_records = GROUP_COMMIT_RECORDS;
     buf_init(&g->records, RECORDS_MAX_BYTES);
     buf_init(&g->letters, LETTERS_MAX_BYTES);
     g->positions = calloc(outbox_slot_count(setup->outbox), sizeof(*g->positions));
@@ -202,20 +207,27 @@ static int insert(struct group *g, uint64_t offset, const uint8_t *record, size_
     return -EINVAL;
 }
 
-/* How many parts, and bytes, the next transaction takes. */
-static size_t choose_parts(const struct group *g, size_t *bytes)
+static void cut_first_part(const struct group *g, struct batch *b)
 {
-    size_t records = 0, count = 0;
+    const uint8_t *data = (const uint8_t *)g->records.data;
+    size_t len = g->parts[0].len;
 
-    *bytes = 0;
-    while (count < g->part_count && records < GROUP_COMMIT_RECORDS) {
-        const struct part *part = &g->parts[count];
+    for (; b->records < g->batch_records; b->records++)
+        b->bytes += record_length(data + b->bytes, len - b->bytes);
+}
 
-        records += part->records;
-        *bytes += part->len;
-        count++;
+static struct batch choose_batch(const struct group *g)
+{
+    struct batch b = {0};
+
+    while (b.parts < g->part_count && g->parts[b.parts].records <= g->batch_records - b.records) {
+        b.records += g->parts[b.parts].records;
+        b.bytes += g->parts[b.parts].len;
+        b.parts++;
     }
-    return count;
+    if (b.parts == 0)
+        cut_first_part(g, &b);
+    return b;
 }
 
 static int insert_all(struct group *g, size_t bytes, struct tally *tally)
@@ -270,17 +282,20 @@ static void finish_part(struct group *g, struct part *part)
     free(part->path);
 }
 
-static void drop_parts(struct group *g, size_t count, size_t bytes)
+static void drop_batch(struct group *g, const struct batch *b)
 {
-    for (size_t i = 0; i < count; i++) {
-        g->record_count -= g->parts[i].records;
+    for (size_t i = 0; i < b->parts; i++)
         finish_part(g, &g->parts[i]);
+    g->part_count -= b->parts;
+    memmove(g->parts, g->parts + b->parts, g->part_count * sizeof(*g->parts));
+    if (b->parts == 0) {
+        g->parts[0].len -= b->bytes;
+        g->parts[0].records -= b->records;
     }
-    g->part_count -= count;
-    memmove(g->parts, g->parts + count, g->part_count * sizeof(*g->parts));
-    if (bytes > 0)
-        buf_drop(&g->records, bytes);
-    g->dropped += bytes;
+    g->record_count -= b->records;
+    if (b->bytes > 0)
+        buf_drop(&g->records, b->bytes);
+    g->dropped += b->bytes;
 }
 
 static void count_tally(struct group *g, const struct tally *tally)
@@ -297,32 +312,55 @@ static void count_tally(struct group *g, const struct tally *tally)
                   (unsigned long long)tally->dead, g->setup.dead_letters);
 }
 
-int group_commit(struct group *g)
+static int commit(struct group *g, const struct batch *b)
 {
     struct tally tally = {0};
-    size_t bytes;
-    size_t count = choose_parts(g, &bytes);
     int rc;
 
-    if (bytes == 0) { /* nothing to write, only positions and files */
-        drop_parts(g, count, 0);
+    if (b->bytes == 0) { /* nothing to write, only positions and files */
+        drop_batch(g, b);
         return 0;
     }
     buf_reset(&g->letters);
     rc = ledger_begin(g->setup.ledger);
     if (rc == 0)
-        rc = insert_all(g, bytes, &tally);
+        rc = insert_all(g, b->bytes, &tally);
     if (rc == 0) {
         /* They are on disk, whatever becomes of the commit: not again at the next attempt. */
         if (g->letters.len > 0)
-            g->letters_until = g->dropped + bytes;
+            g->letters_until = g->dropped + b->bytes;
         rc = ledger_commit(g->setup.ledger);
     }
     if (rc < 0) {
         ledger_rollback(g->setup.ledger);
         return rc;
     }
-    drop_parts(g, count, bytes);
+    drop_batch(g, b);
     count_tally(g, &tally);
     return 0;
+}
+
+/* The next transactions are likely to be like this one: it may grow a little from time to time, so
+ * that few attempts are in vain. */
+static void grow(struct group *g)
+{
+    g->batch_records += g->batch_records / 16 + 1;
+    if (g->batch_records > GROUP_COMMIT_RECORDS)
+        g->batch_records = GROUP_COMMIT_RECORDS;
+}
+
+int group_commit(struct group *g)
+{
+    if (group_is_empty(g))
+        return 0;
+    for (;;) {
+        struct batch b = choose_batch(g);
+        int rc = commit(g, &b);
+
+        if (rc == 0)
+            grow(g);
+        if (rc != -EFBIG || b.records == 1)
+            return rc;
+        g->batch_records = b.records / 2;
+    }
 }

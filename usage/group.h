@@ -2,7 +2,10 @@
  *
  * Whatever the source (a packet, a ring without a worker, a spool file), records wait here in the
  * order they came. A commit takes some hundreds from the front in one transaction, and only then
- * moves the rings' committed cursors and unlinks the files. A failed commit changes nothing. */
+ * moves the rings' committed cursors and unlinks the files. A failed commit changes nothing.
+ *
+ * How many are taken follows what the ledger can hold in one batch (LEDGER_BATCH_LOG_BYTES): events
+ * of a few keys share its pages, those of thousands of keys do not. */
 #ifndef XROUTER_USAGE_GROUP_H
 #define XROUTER_USAGE_GROUP_H
 
@@ -14,7 +17,7 @@
 #include "usage/ledger.h"
 #include "usage/outbox.h"
 
-#define GROUP_COMMIT_RECORDS 2000          /* a transaction's size */
+#define GROUP_COMMIT_RECORDS 2000          /* in a transaction at most; so many are due at once */
 #define GROUP_FULL_BYTES (4 * 1024 * 1024) /* from here on nothing more should be added */
 
 struct group; /* opaque */
@@ -43,8 +46,8 @@ size_t group_records(const struct group *g);
 /* The ring position up to which everything is committed, spooled or held here. */
 uint64_t group_position(const struct group *g, size_t slot);
 
-/* Commits up to about GROUP_COMMIT_RECORDS from the front and acks them. A record that is none, or
- * that the ledger refuses, goes to the dead letters and counts as taken.
+/* Commits up to GROUP_COMMIT_RECORDS from the front and acks what is whole. A record that is none,
+ * or that the ledger refuses, goes to the dead letters and counts as taken.
  * 0 or -errno: everything is still here, to be tried again later. */
 int group_commit(struct group *g);
 

@@ -134,6 +134,29 @@ int key_row_each(struct ledger *ledger, uint64_t *after, size_t max, key_row_fn 
     return rc < 0 ? rc : count;
 }
 
+int key_digests_open(struct ledger *ledger, struct key_digests *digests)
+{
+    return ledger_prepare(ledger, "SELECT 1 FROM api_keys WHERE key_hash = ?1", &digests->stmt);
+}
+
+void key_digests_close(struct key_digests *digests)
+{
+    sqlite3_finalize(digests->stmt);
+    digests->stmt = NULL;
+}
+
+int key_digests_find(struct key_digests *digests, const uint8_t digest[DIGEST_BYTES])
+{
+    char hash[HASH_TEXT_BYTES];
+    int rc;
+
+    hex_encode(digest, DIGEST_BYTES, hash);
+    sqlite3_bind_text(digests->stmt, 1, hash, -1, SQLITE_STATIC);
+    rc = sqlite3_step(digests->stmt);
+    sqlite3_reset(digests->stmt);
+    return rc == SQLITE_ROW ? 1 : database_errno(rc);
+}
+
 int key_names_open(struct ledger *ledger, struct key_names *names)
 {
     return ledger_prepare(ledger, "SELECT name FROM api_keys WHERE id = ?1", &names->stmt);

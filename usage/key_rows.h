@@ -31,6 +31,14 @@ int key_row_update(struct ledger *ledger, const struct key_record *r);
 /* Stores the digest alone, or the time of the revocation alone. */
 int key_row_set_digest(struct ledger *ledger, uint64_t id, const uint8_t digest[DIGEST_BYTES]);
 int key_row_set_revoked(struct ledger *ledger, uint64_t id, int64_t revoked_at_ms);
+/* Whether there are rows with digests; to be closed before the turn ends, also when open failed. */
+struct key_digests {
+    sqlite3_stmt *stmt;
+};
+int key_digests_open(struct ledger *ledger, struct key_digests *digests);
+void key_digests_close(struct key_digests *digests);
+int key_digests_find(struct key_digests *digests,
+                     const uint8_t digest[DIGEST_BYTES]); /* 1, 0 (there is none) or -errno */
 /* Names of keys, "" for one that has none or is not there; to be closed before the turn ends, also
  * when open failed. */
 struct key_names {

@@ -18,18 +18,6 @@ static const char *const RESETS[SPEND_PERIODS] = {
 static const char *const USAGES[SPEND_PERIODS] = {
     [SPEND_DAY] = "usage_daily", [SPEND_WEEK] = "usage_weekly", [SPEND_MONTH] = "usage_monthly"};
 
-static int read_spent(struct ledger *ledger, uint64_t key_id, int64_t now_at_ms,
-                      struct spent out[SPEND_PERIODS])
-{
-    struct spent_reader reader;
-    int rc = spent_reader_open(ledger, &reader);
-
-    if (rc == 0)
-        rc = spent_read(&reader, key_id, now_at_ms, SPENT_ALL, out);
-    spent_reader_close(&reader);
-    return rc;
-}
-
 /* What may be spent now, reservations of running requests taken off; by the ledger's sums while the
  * account is being counted anew. */
 static void read_left(const struct keystore *ks, const struct key_record *key, int64_t now_at_ms,
@@ -101,26 +89,6 @@ static void put_rate_limit(struct buf *out, const struct keystore *ks, const str
     buf_byte(out, '}');
 }
 
-static void put_spending(struct buf *out, const struct key_record *key,
-                         const struct account_values *left, const struct spent spent[SPEND_PERIODS])
-{
-    json_put_key(out, "spending");
-    buf_byte(out, '[');
-    for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++) {
-        bool has_limit = key->spending_nano[p] != ACCOUNT_UNLIMITED;
-
-        buf_str(out, p == SPEND_DAY ? "{" : ",{");
-        json_put_field_text(out, "period", SPEND_PERIOD_NAMES[p]);
-        key_credits_encode(out, "limit", key->spending_nano[p]);
-        key_credits_encode(out, "spent", spent[p].nano);
-        key_credits_encode(out, "left",
-                           has_limit ? left->spending[p].left_nano : ACCOUNT_UNLIMITED);
-        json_put_field_time(out, "resets_at", spend_period_start_ms(p, spent[p].period + 1));
-        buf_byte(out, '}');
-    }
-    buf_byte(out, ']');
-}
-
 int key_summary_encode(const struct keystore *ks, const struct key_record *key,
                        const struct sums *total, int64_t now_at_ms, struct buf *out)
 {
@@ -129,7 +97,7 @@ int key_summary_encode(const struct keystore *ks, const struct key_record *key,
     struct limit limit;
     char id[KEY_ID_TEXT_BYTES];
     bool is_prepaid = key->balance_nano != ACCOUNT_UNLIMITED;
-    int rc = read_spent(ks->ledger, key->id, now_at_ms, spent);
+    int rc = spent_read_all(ks->ledger, key->id, now_at_ms, spent);
 
     if (rc < 0)
         return rc;
@@ -147,7 +115,8 @@ int key_summary_encode(const struct keystore *ks, const struct key_record *key,
         key_credits_encode(out, USAGES[p], spent[p].nano);
     key_credits_encode(out, "balance", key->balance_nano);
     key_credits_encode(out, "available", is_prepaid ? left.balance_nano : ACCOUNT_UNLIMITED);
-    put_spending(out, key, &left, spent);
+    json_put_key(out, "spending");
+    spent_encode(spent, key, &left, out);
     json_put_field_text(out, "currency", ks->config->currency);
     json_put_field_i64(out, "requests", total->of[SUM_REQUESTS]);
     json_put_field_bool(out, "is_free_tier", strcmp(key->tier, "free") == 0);

@@ -121,6 +121,43 @@ int keystore_load(const struct keystore *ks, uint64_t *after, size_t max, bool i
     return key_row_each(ks->ledger, after, max, is_start ? start_row : load_row, &copy);
 }
 
+/* 1 = it was, 0 = it need not be, -errno. */
+static int revoke_unless_found(const struct keystore *ks, struct key_digests *digests,
+                               size_t number)
+{
+    uint8_t digest[DIGEST_BYTES];
+    struct key key;
+    int rc;
+
+    keytable_get(ks->table, number, digest, &key);
+    if (key.revoked)
+        return 0;
+    rc = key_digests_find(digests, digest);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    key.revoked = true;
+    rc = keytable_put(ks->table, digest, &key);
+    return rc < 0 ? rc : 1;
+}
+
+int keystore_sweep(const struct keystore *ks, size_t *at, size_t max, uint64_t *revoked)
+{
+    struct key_digests digests;
+    int count = 0;
+    int rc = key_digests_open(ks->ledger, &digests);
+
+    while (rc >= 0 && count < (int)max && *at < keytable_count(ks->table)) {
+        rc = revoke_unless_found(ks, &digests, *at);
+        if (rc < 0)
+            break;
+        *revoked += (uint64_t)rc;
+        ++*at;
+        count++;
+    }
+    key_digests_close(&digests);
+    return rc < 0 ? rc : count;
+}
+
 /* ---- making one ---- */
 
 /* Ids rise with time, so that a list by id is a list by age; the key itself is the secret. */

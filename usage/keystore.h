@@ -36,6 +36,11 @@ int keystore_check_secret(const struct keystore *ks, char why[KEY_WHY_BYTES]);
  * -errno. */
 int keystore_load(const struct keystore *ks, uint64_t *after, size_t max, bool is_start);
 
+/* Revokes in the key table what the database does not have: of up to max entries from number *at
+ * on, those whose text is no row's, and moves *at. Returns how many entries there were (fewer than
+ * max: that was the last) or -errno; *revoked grows by those it revoked. */
+int keystore_sweep(const struct keystore *ks, size_t *at, size_t max, uint64_t *revoked);
+
 /* Makes a key as *record says (key_record_decode()'s); fills its id and created_at. An opening
  * balance becomes the first row of its credit_ledger. text is the
  * only copy of the key's text there will ever be: wipe it. -EEXIST: an active key has that name.

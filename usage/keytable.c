@@ -252,6 +252,14 @@ size_t keytable_count(const struct keytable_region *r)
     return atomic_load_explicit(&r->count, memory_order_relaxed);
 }
 
+void keytable_get(const struct keytable_region *r, size_t number, uint8_t digest[DIGEST_BYTES],
+                  struct key *out)
+{
+    assert(number < keytable_count(r));
+    memcpy(digest, r->entries[number].digest, DIGEST_BYTES);
+    load_key(&r->entries[number], out);
+}
+
 int keytable_digest(const struct keytable_region *r, const char *text, size_t len,
                     uint8_t out[DIGEST_BYTES])
 {

@@ -55,6 +55,9 @@ bool key_may_use_model(const struct key *key, const char *model);
 int keytable_put(struct keytable_region *r, const uint8_t digest[DIGEST_BYTES],
                  const struct key *key);
 size_t keytable_count(const struct keytable_region *r);
+/* The entry of that number, below keytable_count(). */
+void keytable_get(const struct keytable_region *r, size_t number, uint8_t digest[DIGEST_BYTES],
+                  struct key *out);
 
 /* The digest of a key's text under the pepper: what the database stores as key_hash. 0 or -ENOMEM.
  */

@@ -8,8 +8,9 @@
 
 #include "common/clock.h"
 #include "common/error.h"
-#include "usage/ledger_link.h"
+#include "usage/accounts.h"
 #include "usage/keytable.h"
+#include "usage/ledger_link.h"
 
 #define ROLLUP_BUCKETS (2 * LEDGER_BATCH_MAX) /* a power of two, never more than half full */
 
@@ -55,8 +56,11 @@ enum statement {
     " tokens_cached = tokens_cached + excluded.tokens_cached,"                              \
     " tokens_output = tokens_output + excluded.tokens_output,"                              \
     " cost = min(cost, 9223372036854775807 - excluded.cost) + excluded.cost"
-/* A batch costs 1024 * 10^6 credits at most: below this a subtraction still fits. */
-#define BALANCE_MIN "-4000000000000000000" /* -ACCOUNT_MAX_NANO */
+#define BALANCE_MIN "-4000000000000000000"      /* -ACCOUNT_MAX_NANO */
+#define COST_MAX_NANO INT64_C(1000000000000000) /* of an event: the table's constraint */
+
+_Static_assert(LEDGER_BATCH_MAX <= (INT64_MAX - ACCOUNT_MAX_NANO) / COST_MAX_NANO,
+               "the smallest balance less the cost of a batch still fits");
 
 static const char *const STATEMENTS[ST_COUNT] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
@@ -190,6 +194,24 @@ int ledger_prepare(struct ledger *l, const char *sql, sqlite3_stmt **out)
 
     *out = NULL;
     return db != NULL ? database_prepare(db, sql, out) : -EIO;
+}
+
+/* ---- the batch's size ---- */
+
+/* Pages that could not wait for the COMMIT since ledger_begin(). */
+static int spilled_pages(struct ledger *l, bool reset)
+{
+    int pages = 0, highest;
+    int rc = sqlite3_db_status(l->link.db, SQLITE_DBSTATUS_CACHE_SPILL, &pages, &highest, reset);
+
+    assert(rc == SQLITE_OK);
+    return pages;
+}
+
+/* After each statement or few: what has spilled lengthens the log, rolled back or not. */
+static int unless_outgrown(struct ledger *l, int rc)
+{
+    return rc >= 0 && spilled_pages(l, false) > 0 ? -EFBIG : rc;
 }
 
 /* ---- the sums ---- */
@@ -341,7 +363,7 @@ static int charge_keys(struct ledger *l)
         if (r->last_used_at_ms > charge.last_used_at_ms)
             charge.last_used_at_ms = r->last_used_at_ms;
         if (i + 1 == count || by_key[i + 1]->key_id != r->key_id)
-            rc = charge_key(l, &charge);
+            rc = unless_outgrown(l, charge_key(l, &charge));
     }
     return rc;
 }
@@ -498,6 +520,7 @@ int ledger_begin(struct ledger *l)
     l->inserted = 0;
     l->rollup_count = 0;
     memset(l->buckets, 0, sizeof(l->buckets));
+    (void)spilled_pages(l, true);
     return ledger_link_explain(&l->link, database_step(l->statements[ST_BEGIN]));
 }
 
@@ -534,7 +557,9 @@ static int insert_event(struct ledger *l, const struct usage_event *event)
 
 int ledger_insert(struct ledger *l, const struct usage_event *event)
 {
-    return ledger_link_explain(&l->link, insert_event(l, event));
+    int rc = ledger_link_explain(&l->link, insert_event(l, event));
+
+    return unless_outgrown(l, rc);
 }
 
 const char *ledger_reason(const struct ledger *l)
@@ -548,7 +573,7 @@ int ledger_commit(struct ledger *l)
 
     for (size_t i = 0; i < l->rollup_count && rc == 0; i++) {
         if (l->rollups[i].requests > 0)
-            rc = rollup_write(l, &l->rollups[i]);
+            rc = unless_outgrown(l, rollup_write(l, &l->rollups[i]));
     }
     if (rc == 0)
         rc = charge_keys(l);
@@ -578,4 +603,11 @@ uint64_t ledger_wal_bytes(const struct ledger *l)
 int ledger_checkpoint(struct ledger *l, bool truncate)
 {
     return ledger_link_checkpoint(&l->link, truncate);
+}
+
+int ledger_make_room(struct ledger *l, uint64_t max_bytes)
+{
+    if (ledger_wal_bytes(l) + LEDGER_BATCH_LOG_BYTES <= max_bytes)
+        return 0;
+    return ledger_checkpoint(l, true);
 }

@@ -1,6 +1,5 @@
 #include "usage/provider_report.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 
@@ -42,14 +41,10 @@ static void put_row(struct buf *out, sqlite3_stmt *stmt)
 
 int provider_report_encode(struct ledger *ledger, struct buf *out)
 {
-    sqlite3 *db = ledger_db(ledger);
-    sqlite3_stmt *stmt = NULL;
+    sqlite3_stmt *stmt;
     bool is_first = true;
-    int rc;
+    int rc = ledger_prepare(ledger, SQL, &stmt);
 
-    if (db == NULL)
-        return -EIO;
-    rc = database_prepare(db, SQL, &stmt);
     if (rc < 0)
         return rc;
     buf_str(out, "{\"object\":\"list\",\"data\":[");

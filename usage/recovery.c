@@ -9,9 +9,20 @@
 #include "usage/state_paths.h"
 #include "usage/takeover.h"
 
+/* What takeover.h commits with. */
+struct recovery {
+    struct ledger *ledger;
+    struct group *group;
+    uint64_t wal_bytes;
+};
+
+/* A start does not wait for a program that reads the database: the log grows instead. */
 static int commit(void *arg)
 {
-    return group_commit(arg);
+    const struct recovery *r = arg;
+    int rc = ledger_make_room(r->ledger, r->wal_bytes);
+
+    return rc < 0 && rc != -EBUSY ? rc : group_commit(r->group);
 }
 
 /* Rings whose cursors make no sense: their events cannot be told from garbage. */
@@ -53,18 +64,19 @@ static int drain_spool(struct takeover *t)
     return rc;
 }
 
-static int recover(const struct state_paths *paths, struct ledger *ledger,
+static int recover(const struct state_paths *paths, struct ledger *ledger, uint64_t wal_bytes,
                    struct outbox_region *outbox, struct counters *counters)
 {
     const struct group_setup setup = {ledger, outbox, counters, paths->dead_letters};
     struct group *group = group_new(&setup);
+    struct recovery recovery = {ledger, group, wal_bytes};
     struct takeover takeover = {
         .outbox = outbox,
         .group = group,
         .counters = counters,
         .spool_dir = paths->spool,
         .commit = commit,
-        .arg = group,
+        .arg = &recovery,
     };
     int rc = group != NULL ? drain_rings(&takeover) : -ENOMEM;
 
@@ -97,7 +109,7 @@ int writer_recover(const struct config *config, struct outbox_region *outbox, ui
         log_event(LOG_ERROR, "recovery_failed", "", "%s: %s", paths.database, why);
         return rc;
     }
-    rc = recover(&paths, ledger, outbox, &counters);
+    rc = recover(&paths, ledger, config->wal_bytes, outbox, &counters);
     *events = counters.events_committed_total;
     ledger_close(ledger);
     return rc;

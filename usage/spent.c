@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/json.h"
 #include "usage/sums.h"
 
 int spent_reader_open(struct ledger *ledger, struct spent_reader *reader)
@@ -90,4 +91,34 @@ int spent_read(struct spent_reader *reader, uint64_t key_id, int64_t now_at_ms, 
         }
     }
     return 0;
+}
+
+int spent_read_all(struct ledger *ledger, uint64_t key_id, int64_t now_at_ms,
+                   struct spent out[SPEND_PERIODS])
+{
+    struct spent_reader reader;
+    int rc = spent_reader_open(ledger, &reader);
+
+    if (rc == 0)
+        rc = spent_read(&reader, key_id, now_at_ms, SPENT_ALL, out);
+    spent_reader_close(&reader);
+    return rc;
+}
+
+void spent_encode(const struct spent spent[SPEND_PERIODS], const struct key_record *key,
+                  const struct account_values *left, struct buf *out)
+{
+    buf_byte(out, '[');
+    for (enum spend_period p = SPEND_DAY; p < SPEND_PERIODS; p++) {
+        bool has_left = left != NULL && key->spending_nano[p] != ACCOUNT_UNLIMITED;
+
+        buf_str(out, p == SPEND_DAY ? "{" : ",{");
+        json_put_field_text(out, "period", SPEND_PERIOD_NAMES[p]);
+        key_credits_encode(out, "limit", key->spending_nano[p]);
+        key_credits_encode(out, "spent", spent[p].nano);
+        key_credits_encode(out, "left", has_left ? left->spending[p].left_nano : ACCOUNT_UNLIMITED);
+        json_put_field_time(out, "resets_at", spend_period_start_ms(p, spent[p].period + 1));
+        buf_byte(out, '}');
+    }
+    buf_byte(out, ']');
 }

@@ -5,7 +5,9 @@
 
 #include <stdint.h>
 
-#include "usage/keytable.h"
+#include "common/buf.h"
+#include "usage/accounts.h"
+#include "usage/key_record.h"
 #include "usage/ledger.h"
 #include "usage/spend_period.h"
 
@@ -28,5 +30,13 @@ void spent_reader_close(struct spent_reader *reader); /* a zeroed one is fine */
 int spent_read(struct spent_reader *reader, uint64_t key_id, int64_t now_at_ms, unsigned wanted,
                struct spent out[SPEND_PERIODS]);
 #define SPENT_ALL ((1U << SPEND_PERIODS) - 1)
+/* The same for one key, all periods. */
+int spent_read_all(struct ledger *ledger, uint64_t key_id, int64_t now_at_ms,
+                   struct spent out[SPEND_PERIODS]);
+
+/* Appends the array of {"period","limit","spent","left","resets_at"}: what the key has spent is
+ * told of periods without a limit, too. left may be NULL: it is not known. */
+void spent_encode(const struct spent spent[SPEND_PERIODS], const struct key_record *key,
+                  const struct account_values *left, struct buf *out);
 
 #endif

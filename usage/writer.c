@@ -10,6 +10,7 @@
 #include "usage/chores.h"
 #include "usage/control.h"
 #include "usage/group.h"
+#include "usage/key_loading.h"
 #include "usage/keystore.h"
 #include "usage/ledger.h"
 #include "usage/receiver.h"
@@ -27,10 +28,6 @@
 #define CHECKPOINT_RETRY_MS 60000
 #define IDLE_MS 5000
 #define LOOK_EVERY_MS 1000
-/* What a transaction adds to the write-ahead log at most: a page for each sum and each key. */
-#define COMMIT_LOG_BYTES (4 * 1024 * 1024)
-#define LOAD_SLICE 500
-#define LOAD_RETRY_MS 1000
 
 struct writer {
     struct writer_setup setup;
@@ -67,11 +64,7 @@ struct writer {
     int64_t checkpoint_at_ms; /* none before this */
     int64_t look_at_ms;       /* at the files: also when nothing is committed */
 
-    /* The key table after a change of the config. */
-    bool loading;
-    bool load_anew; /* the database is another one: the balances are, too */
-    uint64_t load_after;
-    int64_t load_at_ms;
+    struct key_loading loading; /* after a change of the config or the database */
 
     struct state_paths paths;
     char usage_sock[PATH_MAX], writer_sock[PATH_MAX];
@@ -136,11 +129,9 @@ static int adopt(struct writer *w)
         return rc;
     log_event(LOG_WARN, "database_replaced", "",
               "another database stands in the place of the one that was open, and is used now");
+    chores_begin_anew(w->chores);
     w->is_other = false;
-    w->loading = true;
-    w->load_anew = true;
-    w->load_after = 0;
-    w->load_at_ms = 0;
+    key_loading_begin(&w->loading, true);
     return 0;
 }
 
@@ -158,34 +149,46 @@ static int reopen(struct writer *w)
     return rc;
 }
 
-/* The log only grows while somebody reads the database: then no more is committed than fits. */
+/* The log only grows while somebody reads the database: then no more is committed than fits. 0, or
+ * -errno that has been noted. */
 static int make_room(struct writer *w)
 {
-    if (ledger_wal_bytes(w->ledger) + COMMIT_LOG_BYTES <= w->setup.config->wal_bytes)
-        return 0;
-    return ledger_checkpoint(w->ledger, true);
+    int rc = ledger_make_room(w->ledger, w->setup.config->wal_bytes);
+
+    if (rc == -EBUSY)
+        note_failure(w, rc,
+                     "its write-ahead log is full (ledger.wal_bytes), and another program that "
+                     "reads the database keeps it from being emptied");
+    else if (rc < 0)
+        note_failure(w, rc, ledger_fault(w->ledger));
+    return rc;
+}
+
+static int try_commit(struct writer *w)
+{
+    int rc = w->reopen ? reopen(w) : 0;
+
+    if (rc < 0) {
+        note_failure(w, rc, ledger_fault(w->ledger));
+        return rc;
+    }
+    rc = make_room(w);
+    if (rc < 0)
+        return rc;
+    rc = group_commit(w->group);
+    if (rc < 0)
+        note_failure(w, rc, ledger_fault(w->ledger));
+    else
+        note_success(w);
+    return rc;
 }
 
 static int commit(void *arg)
 {
     struct writer *w = arg;
-    const char *fault = NULL;
-    int rc = w->reopen ? reopen(w) : 0;
+    int rc = try_commit(w);
 
-    if (rc == 0) {
-        rc = make_room(w);
-        if (rc == -EBUSY)
-            fault =
-                "its write-ahead log is full (ledger.wal_bytes), and another program that reads "
-                "the database keeps it from being emptied";
-    }
-    if (rc == 0)
-        rc = group_commit(w->group);
     counter_set(&w->setup.counters->ledger_wal_bytes, ledger_wal_bytes(w->ledger));
-    if (rc < 0)
-        note_failure(w, rc, fault != NULL ? fault : ledger_fault(w->ledger));
-    else
-        note_success(w);
     return rc;
 }
 
@@ -286,25 +289,10 @@ static void look(struct writer *w)
         note_failure(w, rc, ledger_fault(w->ledger));
 }
 
-static void load_slice(struct writer *w)
-{
-    int n = keystore_load(&w->keystore, &w->load_after, LOAD_SLICE, w->load_anew);
-
-    if (n >= 0) {
-        w->loading = n == LOAD_SLICE;
-        w->load_anew = w->load_anew && w->loading;
-        w->load_at_ms = 0;
-        return;
-    }
-    if (w->load_at_ms == 0)
-        log_event(LOG_ERROR, "keys_not_loaded", "",
-                  "the new config's tiers do not count for all keys yet: %s", strerror(-n));
-    w->load_at_ms = now_ms(w) + LOAD_RETRY_MS;
-}
-
 static void keep_answers(struct writer *w)
 {
-    if (w->answers == NULL || w->failing || !answers_turn(w->answers, now_ms(w), clock_now_at_ms()))
+    if (w->answers == NULL || w->failing || make_room(w) < 0 ||
+        !answers_turn(w->answers, now_ms(w), clock_now_at_ms()))
         return;
     w->dirty = true;
     w->committed_ms = now_ms(w);
@@ -312,7 +300,7 @@ static void keep_answers(struct writer *w)
 
 static void do_chores(struct writer *w)
 {
-    if (w->failing || now_ms(w) < chores_next_ms(w->chores) ||
+    if (w->failing || now_ms(w) < chores_next_ms(w->chores) || make_room(w) < 0 ||
         !chores_turn(w->chores, now_ms(w), clock_now_at_ms()))
         return;
     w->dirty = true;
@@ -341,20 +329,16 @@ static int refuse(int rc, const char *what, const char *why)
 static int load_keys(struct writer *w)
 {
     char why[KEY_WHY_BYTES];
-    uint64_t after = 0;
     int rc = keystore_check_secret(&w->keystore, why);
-    int n;
 
     if (rc < 0)
         return refuse(rc, w->paths.database, why);
-    do {
-        n = keystore_load(&w->keystore, &after, LOAD_SLICE, true);
-    } while (n == LOAD_SLICE);
-    if (n == -EUSERS)
-        return refuse(n, w->paths.database, "has more keys than limits.keys in the config allows");
-    if (n == -EBADMSG)
-        return refuse(n, w->paths.database, "a row of api_keys makes no sense: restore a backup");
-    return n < 0 ? refuse(n, w->paths.database, strerror(-n)) : 0;
+    rc = key_loading_run(&w->keystore);
+    if (rc == -EUSERS)
+        return refuse(rc, w->paths.database, "has more keys than limits.keys in the config allows");
+    if (rc == -EBADMSG)
+        return refuse(rc, w->paths.database, "a row of api_keys makes no sense: restore a backup");
+    return rc < 0 ? refuse(rc, w->paths.database, strerror(-rc)) : 0;
 }
 
 /* Before any worker serves: what has run must not run again. */
@@ -397,6 +381,7 @@ static int open_chores(struct writer *w)
         .config = w->setup.config,
         .counters = w->setup.counters,
         .region = w->setup.region,
+        .calibration = w->setup.calibration,
         .now_ms = now_ms(w),
     };
 
@@ -459,6 +444,7 @@ int writer_open(const struct writer_setup *setup, struct writer **out)
         goto out;
     }
     w->keystore = (struct keystore){w->ledger, setup->keys, setup->accounts, setup->config};
+    w->loading.keystore = &w->keystore;
     rc = load_keys(w);
     if (rc == 0)
         rc = open_answers(w);
@@ -509,8 +495,7 @@ void writer_turn(struct writer *w)
     if (!w->failing && now >= w->spool_at_ms)
         read_spool(w);
     keep_answers(w);
-    if (w->loading && now >= w->load_at_ms)
-        load_slice(w);
+    key_loading_turn(&w->loading, now);
     usage_control_turn(w->control);
     if (w->recount != NULL) /* what the spool and the requests above have changed, at once */
         recount_turn(w->recount, now, clock_now_at_ms());
@@ -540,8 +525,7 @@ int64_t writer_next_ms(const struct writer *w)
     }
     if (!w->failing && w->answers != NULL)
         at_ms = sooner(at_ms, answers_next_ms(w->answers));
-    if (w->loading)
-        at_ms = sooner(at_ms, w->load_at_ms);
+    at_ms = sooner(at_ms, key_loading_next_ms(&w->loading));
     if (w->recount != NULL)
         at_ms = sooner(at_ms, recount_next_ms(w->recount));
     return at_ms > now_ms(w) ? at_ms - now_ms(w) : 0;
@@ -554,9 +538,7 @@ void writer_set_config(struct writer *w, const struct config *config)
     if (w->answers != NULL)
         answers_set_config(w->answers, config);
     chores_set_config(w->chores, config);
-    w->loading = true;
-    w->load_after = 0;
-    w->load_at_ms = 0;
+    key_loading_begin(&w->loading, false);
 }
 
 bool writer_drain(struct writer *w)

@@ -11,6 +11,7 @@
 #include "common/config.h"
 #include "common/counters.h"
 #include "common/loop.h"
+#include "usage/calibration.h"
 #include "usage/idempotency.h"
 #include "usage/keytable.h"
 #include "usage/outbox.h"
@@ -25,10 +26,12 @@ struct writer_setup { /* all borrowed */
     struct keytable_region *keys;
     struct accounts_region *accounts;       /* NULL: no key is limited */
     struct idempotency_region *idempotency; /* NULL: no answers are kept */
+    struct calibration_region *calibration; /* NULL: no token ratios are kept */
     const struct open_requests *requests;   /* NULL: nothing is counted anew */
     struct counters *counters;              /* the writer's own slot */
     const uint8_t *start_id;
-    const struct counters_region *region; /* all processes'; NULL: no provider_status is written */
+    const struct counters_region *region; /* all processes'; NULL: no provider_status is written,
+                                             and no token ratios are kept */
 };
 
 /* Opens the database (made and migrated when needed), loads the key table, opens the sockets.

@@ -45,6 +45,8 @@ enum ctl_exit { CTL_OK = 0, CTL_REFUSED = 1, CTL_USAGE = 2, CTL_NOT_RUNNING = 3 
     X(COUNT, limit,      "limit",      0,     "N",         "at most so many, the newest; 0 = all; default: 100") \
     X(TEXT,  key,        "key",        0,     "NAME|ID",   "only this key") \
     X(TEXT,  model,      "model",      0,     "MODEL",     "only this model") \
+    X(TEXT,  count_model, "model",     0,     "MODEL",     "count as for this model of the configuration; what it has learned is read from the running server") \
+    X(TEXT,  encoding,   "encoding",   0,     "NAME",      "o200k_base or cl100k_base; default, without --model: o200k_base") \
     X(TEXT,  since,      "since",      0,     "WHEN",      "a date, an RFC 3339 time, or back from now: 90s, 12h, 30d") \
     X(TEXT,  by,         "by",         0,     "WHAT",      "one row per hour, day, model or key; default: day") \
     X(FLAG,  dry_run,    "dry-run",    0,     "",          "only report, change nothing") \
@@ -67,8 +69,10 @@ struct ctl_options {
 #define X(type, field, ...) CTL_OPTION_##field,
 enum ctl_option { CTL_OPTIONS(X) CTL_OPTION_COUNT };
 #undef X
-_Static_assert(CTL_OPTION_COUNT <= 64, "a verb's options fit a word");
+_Static_assert(CTL_OPTION_COUNT < 64, "a verb's options and a flag fit a word");
 #define CTL_TAKES(field) (UINT64_C(1) << CTL_OPTION_##field)
+/* Among what a verb takes: it calls ctl_load_config() itself, if it needs the configuration. */
+#define CTL_MAY_NEED_CONFIG (UINT64_C(1) << 63)
 
 #define CTL_ARGS_MAX 4
 
@@ -77,7 +81,7 @@ struct ctl {
     struct ctl_options options;
     const char *args[CTL_ARGS_MAX]; /* what follows the verb and is no option */
     size_t arg_count;
-    struct config *config; /* without its secrets */
+    struct config *config; /* without its secrets; NULL before ctl_load_config() */
 };
 
 struct ctl_verb {
@@ -88,6 +92,10 @@ struct ctl_verb {
     const char *help;
     enum ctl_exit (*run)(struct ctl *ctl);
 };
+
+/* main.c */
+/* Finds the server's configuration and reads it. Complains. */
+enum ctl_exit ctl_load_config(struct ctl *ctl);
 
 /* options.c */
 void ctl_options_init(struct ctl_options *o);
@@ -187,6 +195,7 @@ enum ctl_exit ctl_ledger_verify(struct ctl *ctl); /* ledger.c */
 enum ctl_exit ctl_ledger_reprice(struct ctl *ctl);
 enum ctl_exit ctl_backup(struct ctl *ctl);
 enum ctl_exit ctl_migrate(struct ctl *ctl);  /* migrate.c */
+enum ctl_exit ctl_tokens(struct ctl *ctl);   /* tokens.c */
 enum ctl_exit ctl_stat(struct ctl *ctl);     /* stat.c */
 enum ctl_exit ctl_requests(struct ctl *ctl); /* requests.c */
 enum ctl_exit ctl_reload(struct ctl *ctl);   /* instance.c: orders to the master */

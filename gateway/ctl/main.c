@@ -20,6 +20,7 @@
      CTL_TAKES(spend_day) | CTL_TAKES(spend_week) | CTL_TAKES(spend_month))
 #define USAGE_OPTIONS \
     (CTL_TAKES(key) | CTL_TAKES(model) | CTL_TAKES(since) | CTL_TAKES(by) | CTL_TAKES(csv))
+#define TOKENS_OPTIONS (CTL_MAY_NEED_CONFIG | CTL_TAKES(count_model) | CTL_TAKES(encoding))
 #define STAT_OPTIONS (CTL_TAKES(watch) | CTL_TAKES(prom) | CTL_TAKES(filter))
 
 /* clang-format off */
@@ -38,6 +39,7 @@ static const struct ctl_verb verbs[] = {
     {"ledger reprice", "",    0, CTL_TAKES(json) | CTL_TAKES(dry_run), "what requests would cost by their stored price and by the configuration's", ctl_ledger_reprice},
     {"backup",     "FILE",    1, CTL_TAKES(json) | CTL_TAKES(force), "copy the database, while the server works, and check the copy", ctl_backup},
     {"migrate",    "",        0, CTL_TAKES(json) | CTL_TAKES(to),  "bring a stopped server's database to another version", ctl_migrate},
+    {"tokens",     "FILE",    1, CTL_TAKES(json) | TOKENS_OPTIONS, "count the tokens of UTF-8 text, of up to 1 GiB; FILE \"-\" is standard input", ctl_tokens},
     {"stat",       "",        0, CTL_TAKES(json) | STAT_OPTIONS,  "processes and counters, read from shared memory", ctl_stat},
     {"requests",   "",        0, CTL_TAKES(json),                 "requests running now",                           ctl_requests},
     {"kill",       "ID",      1, CTL_TAKES(json),                 "cancel a running request",                       ctl_kill},
@@ -206,7 +208,7 @@ static const char *find_config(const struct ctl *ctl)
     return access(SYSTEM_CONFIG, F_OK) == 0 ? SYSTEM_CONFIG : NULL;
 }
 
-static enum ctl_exit load_config(struct ctl *ctl)
+enum ctl_exit ctl_load_config(struct ctl *ctl)
 {
     const char *file = find_config(ctl);
     struct config_error e;
@@ -231,7 +233,7 @@ static enum ctl_exit print_version(void)
 
 static enum ctl_exit run(struct ctl *ctl, int argc, char *const argv[])
 {
-    enum ctl_exit status;
+    enum ctl_exit status = CTL_OK;
     int at = 1;
 
     if (read_options(ctl, 0, argc, argv, &at) < 0)
@@ -255,7 +257,8 @@ static enum ctl_exit run(struct ctl *ctl, int argc, char *const argv[])
         return print_version();
     if (ctl->options.help)
         return print_help(ctl->verb);
-    status = load_config(ctl);
+    if ((ctl->verb->takes & CTL_MAY_NEED_CONFIG) == 0)
+        status = ctl_load_config(ctl);
     return status != CTL_OK ? status : ctl->verb->run(ctl);
 }
 

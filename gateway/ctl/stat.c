@@ -13,6 +13,8 @@
 #include "common/counters.h"
 #include "common/json.h"
 #include "gateway/processes.h"
+#include "router/status.h"
+#include "usage/calibration.h"
 
 #define STAT_BYTES_MAX (64UL * 1024 * 1024)
 #define WATCH_MS 1000
@@ -65,7 +67,8 @@ static int64_t uptime_s(const struct ctl_segment *s, int64_t now_ms)
     return end_ms > start_ms ? (end_ms - start_ms) / 1000 : 0;
 }
 
-static void put_stat(const struct ctl_segment *s, struct buf *out)
+static void put_stat(const struct ctl_segment *s, const struct model_gauges *ratios,
+                     struct buf *out)
 {
     const struct instance_row *instance = processes_instance(s->processes);
     int64_t now_ms = clock_monotonic_ms();
@@ -88,7 +91,8 @@ static void put_stat(const struct ctl_segment *s, struct buf *out)
     for (size_t slot = 0; slot < processes_count(s->processes); slot++)
         put_process(out, process_row_at(s->processes, slot), now_ms);
     buf_byte(out, ']');
-    counters_render_json(s->counters, out);
+    counters_render_json(s->counters, ratios, out);
+    status_render_json(s->shm, s->counters, out);
     buf_byte(out, '}');
 }
 
@@ -96,13 +100,17 @@ static enum ctl_exit read_stat(const struct ctl *ctl, struct buf *out)
 {
     struct ctl_segment s;
     enum ctl_exit status = ctl_segment_open(ctl, &s);
+    struct model_gauges ratios;
 
     if (status != CTL_OK)
         return status;
-    if (ctl->options.prom)
-        counters_render_prometheus(s.counters, out);
-    else
-        put_stat(&s, out);
+    ratios = calibration_gauges(calibration_region_get(s.shm));
+    if (ctl->options.prom) {
+        counters_render_prometheus(s.counters, &ratios, out);
+        status_render_prometheus(s.shm, s.counters, out);
+    } else {
+        put_stat(&s, &ratios, out);
+    }
     ctl_segment_close(&s);
     return CTL_OK;
 }

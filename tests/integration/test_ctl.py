@@ -221,7 +221,7 @@ def test_stat_shape(gateway):
     gateway.chat()
     stat = gateway.stat()
     assert {"running", "version", "instance", "uptime_s", "listeners", "processes", "counters",
-            "providers", "models"} == set(stat)  # fmt: skip
+            "providers", "models", "queues", "targets"} == set(stat)  # fmt: skip
     assert stat["running"] is True and re.fullmatch(r"[0-9a-f]{12}", stat["instance"])
     assert gateway.shm_name() == "xrouter-" + stat["instance"]
     assert stat["listeners"]["http"] == f"127.0.0.1:{gateway.ports['http']}"
@@ -234,6 +234,10 @@ def test_stat_shape(gateway):
     assert stat["counters"]["requests_total"] == 1
     assert [p["name"] for p in stat["providers"]] == ["gigachat"]
     assert [m["name"] for m in stat["models"]][0] == "gigachat/GigaChat-2"
+    assert stat["queues"] == [{"provider": "gigachat", "switch": "enabled", "slots_taken": 0, "waiting": 0}]
+    target = stat["targets"][0]
+    assert (target["provider"], target["model"]) == ("gigachat", "GigaChat-2")
+    assert target["breaker"] == "closed" and target["breaker_opened_total"] == target["left_alone_ms"] == 0
 
 
 def test_stat_for_people_and_filtered(gateway):

@@ -171,7 +171,8 @@ def test_removed_log_is_still_written_into_the_database(make_gateway, sim):
 
 
 def test_restored_backup_is_taken_without_a_restart(make_gateway, sim):
-    """A file put into the place of another: its log must not be read into it."""
+    """A file put into the place of another: its log must not be read into it, nor a key be served
+    that it does not have."""
     gateway = make_gateway()
     path = database(gateway)
     with paced_load(gateway) as load:
@@ -181,8 +182,13 @@ def test_restored_backup_is_taken_without_a_restart(make_gateway, sim):
     with paced_load(gateway) as later:  # these go with the old file
         wait_progress(later)
     wait_committed(gateway, load, later)
+    lost = gateway.make_key("made after the copy")
+    assert gateway.request("GET", "/v1/key", key=lost).status == 200
     path.with_suffix(".copy").rename(path)
     wait_until(lambda: events_of(gateway, "database_replaced"), 10, "the other database")
+    wait_until(lambda: events_of(gateway, "keys_revoked"), 5, "a comparison of the keys")
+    assert events_of(gateway, "keys_revoked")[0]["message"].startswith("1 keys ")
+    assert gateway.chat(key=lost).status == 401
     with paced_load(gateway) as last:
         wait_progress(last)
     wait_until(lambda: not is_failing(gateway), 5, "a working ledger")

@@ -104,7 +104,8 @@ def test_histograms_are_cumulative(gateway):
     assert 0.02 < samples["xrouter_request_duration_seconds_sum", ()] < 30
 
 
-def test_counters_go_up_by_what_happened(gateway, sim):
+def test_counters_go_up_by_what_happened(make_gateway, sim):
+    gateway = make_gateway(options={"retry": {"attempts": 1}})
     before, _ = scrape(gateway)
     usage = gateway.chat().json["usage"]
     list(gateway.stream("[[words:5]]").events())

@@ -116,7 +116,7 @@ def test_planted_secrets_are_never_shown(make_gateway, sim):
     os.kill(gateway.pid("worker"), 9)
     wait_until(lambda: len(gateway.processes("worker")) == 2, what="another worker")
     sim.expire_tokens()
-    assert gateway.chat().status == 200
+    wait_until(lambda: gateway.chat().status == 200, what="a closed breaker")
     tokens |= provider_tokens(sim)
     key_file = (gateway.directory / "tls" / "key.pem").read_text().splitlines()[1]
     pepper = (gateway.directory / "state" / "key.secret").read_bytes().strip()

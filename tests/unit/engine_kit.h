@@ -3,10 +3,12 @@
 #ifndef XROUTER_TESTS_ENGINE_KIT_H
 #define XROUTER_TESTS_ENGINE_KIT_H
 
+#include <sys/eventfd.h>
+
 #include "tests/unit/upstream_peer.h"
 
 #include "providers/token_source.h"
-#include "router/attempt.h"
+#include "router/dispatch.h"
 
 #define SCOPE "GIGACHAT_API_PERS"
 
@@ -19,6 +21,10 @@ struct engine {
     const struct provider_config *provider;
     const struct provider_ops *ops;
     struct attempt_engine attempt;
+    struct targets_region *targets;
+    struct queue_region *queue;
+    int wake_fd;
+    struct dispatcher dispatcher;
 };
 
 static inline void *zeroed_lines(size_t bytes)
@@ -50,6 +56,37 @@ static inline struct config *engine_config(uint16_t port)
     return config;
 }
 
+static inline void engine_open_dispatcher(struct engine *g)
+{
+    g->targets = zeroed_lines(targets_region_spec(8, 4).bytes);
+    targets_region_init(g->targets, 8, 4);
+    g->queue = zeroed_lines(queue_region_spec(4).bytes);
+    queue_region_init(g->queue, 4);
+    for (size_t i = 0; i < g->config->model_count; i++)
+        for (size_t j = 0; j < g->config->models[i].candidate_count; j++) {
+            const struct candidate_config *c = &g->config->models[i].candidates[j];
+
+            assert_true(targets_register(g->targets, c->provider, c->model) >= 0);
+        }
+    g->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    assert_true(g->wake_fd >= 0);
+    g->dispatcher = (struct dispatcher){
+        .engine = &g->attempt, .targets = g->targets, .budget = DISPATCH_BUDGET_MAX};
+    assert_int_equal(queues_new(g->f->loop, g->queue, 0, &g->wake_fd, &g->dispatcher.queues), 0);
+}
+
+static inline void engine_close_dispatcher(struct engine *g)
+{
+    uint32_t taken, waiting;
+
+    queue_look(g->queue, 0, &taken, &waiting);
+    assert_int_equal(taken + waiting, 0);
+    queues_free(g->dispatcher.queues);
+    close(g->wake_fd);
+    free(g->targets);
+    free(g->queue);
+}
+
 static inline int engine_setup(void **state)
 {
     struct engine *g = calloc(1, sizeof(*g));
@@ -71,6 +108,7 @@ static inline int engine_setup(void **state)
                                          .tokens = g->tokens,
                                          .counters = &g->f->counters,
                                          .region = g->region};
+    engine_open_dispatcher(g);
     *state = g;
     return 0;
 }
@@ -80,6 +118,7 @@ static inline int engine_teardown(void **state)
     struct engine *g = *state;
 
     assert_int_equal(value(&counters_provider(g->region, 0, 0)->in_flight), 0);
+    engine_close_dispatcher(g);
     token_source_free(g->tokens);
     assert_int_equal(teardown((void **)&g->f), 0);
     config_unref(g->config);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/meter_double.h"
+
 #include "providers/provider.h"
 #include "providers/sse.h"
 
@@ -71,6 +73,7 @@ static inline void kit_parse(const char *text, struct chat_request *req)
 
 struct kit_answer {
     struct buf out;
+    struct meter_double meter;
     struct token_usage usage;
     bool usage_final;
     struct error e;
@@ -80,6 +83,22 @@ struct kit_answer {
 static inline void kit_answer_clear(struct kit_answer *a)
 {
     buf_clear(&a->out);
+    meter_double_clear(&a->meter);
+}
+
+/* All text that the meter got. */
+static inline const char *told(struct kit_answer *a)
+{
+    return a->meter.text.len == 0 ? "" : buf_text(&a->meter.text);
+}
+
+/* All zero but for what is not known. */
+static inline void kit_answer_init(struct kit_answer *a)
+{
+    memset(a, 0, sizeof(*a));
+    a->usage = (struct token_usage){-1, -1, -1};
+    buf_init(&a->out, KIT_MAX);
+    meter_double_init(&a->meter);
 }
 
 /* Feeds one piece; false once nothing more is wanted. */
@@ -108,13 +127,12 @@ static inline bool kit_feed(struct sse *sse, void *stream, const char *in, size_
 static inline void kit_stream(const struct provider_config *p, const struct chat_request *req,
                               const char *in, size_t len, size_t cut, struct kit_answer *a)
 {
-    void *stream = kit_ops()->stream_new(p, req, &kit_identity);
+    void *stream;
     struct sse sse;
 
+    kit_answer_init(a);
+    stream = kit_ops()->stream_new(p, req, &kit_identity, &a->meter.meter);
     assert_non_null(stream);
-    memset(a, 0, sizeof(*a));
-    a->usage = (struct token_usage){-1, -1, -1};
-    buf_init(&a->out, KIT_MAX);
     sse_init(&sse);
     if (kit_feed(&sse, stream, in, cut, a))
         kit_feed(&sse, stream, in + cut, len - cut, a);

@@ -46,6 +46,23 @@ static inline void fixture_remove_dir(const char *dir)
     rmdir(dir);
 }
 
+/* A new ledger in a new directory: DIR/xrouter.db. */
+static inline struct ledger *fixture_open(char dir[64])
+{
+    char path[128], why[DATABASE_WHY_BYTES];
+    struct ledger *l;
+
+    fixture_make_dir(dir);
+    snprintf(path, sizeof(path), "%s/xrouter.db", dir);
+    assert_int_equal(ledger_open(path, &l, why), 0);
+    return l;
+}
+
+static inline void fixture_run(struct ledger *l, const char *sql)
+{
+    assert_int_equal(database_exec(ledger_db(l), sql), 0);
+}
+
 /* A number straight from the ledger's own connection. */
 static inline int64_t fixture_get(struct ledger *l, const char *sql)
 {
@@ -62,7 +79,15 @@ static inline void fixture_add_key(struct ledger *l, const char *id, const char 
     snprintf(sql, sizeof(sql),
              "INSERT INTO api_keys (id, key_hash, name, created_at) VALUES ('%s', '%s', '%s', 1)",
              id, id, name);
-    assert_int_equal(database_exec(ledger_db(l), sql), 0);
+    fixture_run(l, sql);
+}
+
+/* The id with it. */
+static inline void fixture_set_time(struct usage_event *e, int64_t at_ms)
+{
+    e->created_at_ms = at_ms;
+    for (size_t i = 0; i < 6; i++)
+        e->id.bytes[i] = (uint8_t)((uint64_t)at_ms >> (40 - 8 * i));
 }
 
 /* Event number n of the fixture's key: 100 + n tokens in, 10 cached, 20 out, one attempt. */
@@ -70,7 +95,6 @@ static inline struct usage_event fixture_event(uint32_t n)
 {
     struct usage_event e = {
         .key_id = FIXTURE_KEY,
-        .created_at_ms = FIXTURE_AT_MS + n,
         .provider = "gigachat",
         .model = "gigachat/GigaChat-2",
         .tokens_input = 100 + n,
@@ -93,13 +117,18 @@ static inline struct usage_event fixture_event(uint32_t n)
                       .tokens_cached = 10,
                       .tokens_output = 20}},
     };
-    uint64_t ms = (uint64_t)e.created_at_ms;
 
-    for (size_t i = 0; i < 6; i++)
-        e.id.bytes[i] = (uint8_t)(ms >> (40 - 8 * i));
+    fixture_set_time(&e, FIXTURE_AT_MS + n);
     for (size_t i = 0; i < 4; i++)
         e.id.bytes[12 + i] = (uint8_t)(n >> (24 - 8 * i));
     return e;
+}
+
+static inline void fixture_insert(struct ledger *l, const struct usage_event *e)
+{
+    assert_int_equal(ledger_begin(l), 0);
+    assert_int_equal(ledger_insert(l, e), LEDGER_INSERTED);
+    assert_int_equal(ledger_commit(l), 0);
 }
 
 #endif

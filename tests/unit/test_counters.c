@@ -43,7 +43,7 @@ static char *prometheus(const struct counters_region *r)
     char *text;
 
     buf_init(&out, 1 << 20);
-    assert_int_equal(counters_render_prometheus(r, &out), 0);
+    assert_int_equal(counters_render_prometheus(r, NULL, &out), 0);
     text = strdup(buf_text(&out));
     buf_clear(&out);
     return text;
@@ -227,7 +227,7 @@ static void given_counters_when_rendered_as_json_then_strict_json_with_all_of_th
     counter_add(&counters_model(r, 0, 0)->cost_nano_total, 1);
     buf_init(&out, 1 << 20);
     buf_byte(&out, '{');
-    assert_int_equal(counters_render_json(r, &out), 0);
+    assert_int_equal(counters_render_json(r, NULL, &out), 0);
     buf_byte(&out, '}');
     root = json_parse(out.data, out.len, &JSON_LIMITS_DEFAULT, NULL, NULL);
     assert_non_null(root);

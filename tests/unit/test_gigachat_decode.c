@@ -170,6 +170,7 @@ static void given_each_stream_when_every_event_is_parsed_then_same_as_the_short_
         assert_int_equal(a.rc, b.rc);
         assert_string_equal(buf_text(&a.out), buf_text(&b.out));
         assert_memory_equal(&a.usage, &b.usage, sizeof(a.usage));
+        assert_string_equal(told(&a), told(&b));
         assert_int_equal(a.usage_final, b.usage_final);
         kit_answer_clear(&a);
         kit_answer_clear(&b);
@@ -199,52 +200,55 @@ static void given_include_usage_when_decoded_then_last_chunk_has_it_and_others_n
     kit_answer_clear(&a);
 }
 
-static void given_no_usage_when_decoded_then_text_is_counted_and_no_usage_chunk(void **state)
+static void given_no_usage_when_decoded_then_the_usage_chunk_has_the_meters(void **state)
+{
+    static const char *const files[] = {"stream_no_usage.sse", "stream_bad_usage.sse"};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct kit_answer a;
+
+        kit_stream_file(KIT_STREAM_USAGE, files[i], &a);
+        assert_int_equal(a.rc, 0);
+        assert_false(a.usage_final);
+        assert_int_equal(a.usage.input, -1); /* not the provider's */
+        assert_int_equal(a.meter.counts, 1);
+        assert_non_null(strstr(buf_text(&a.out), "\"usage\":{\"prompt_tokens\":1111,"
+                                                 "\"completion_tokens\":222,"
+                                                 "\"total_tokens\":1333,"));
+        kit_answer_clear(&a);
+    }
+}
+
+static void given_no_usage_when_the_client_does_not_ask_then_nobody_counts(void **state)
 {
     struct kit_answer a;
 
-    kit_stream_file(KIT_STREAM_USAGE, "stream_no_usage.sse", &a);
+    kit_stream_file(KIT_STREAM, "stream_no_usage.sse", &a);
     assert_int_equal(a.rc, 0);
-    assert_false(a.usage_final);
-    assert_int_equal(a.usage.input, -1);
-    assert_int_equal(a.usage.output, (25 + 3) / 4);
+    assert_int_equal(a.meter.counts, 0);
     assert_null(strstr(buf_text(&a.out), "prompt_tokens"));
-    kit_answer_clear(&a);
-    kit_stream_file(KIT_STREAM_USAGE, "stream_bad_usage.sse", &a);
-    assert_int_equal(a.rc, 0);
-    assert_false(a.usage_final);
-    assert_int_equal(a.usage.output, 7);
+    assert_string_equal(buf_text(&a.meter.text), "First part of the answer."); /* all the same */
     kit_answer_clear(&a);
 }
 
-static void given_callers_own_prompt_count_when_no_usage_comes_then_usage_chunk(void **state)
+static void given_text_of_all_kinds_when_decoded_then_each_piece_is_told_once(void **state)
 {
-    struct provider_config p = kit_provider();
-    struct token_usage usage = {11, -1, -1};
-    struct chat_request req;
-    struct error e = {0};
-    struct buf out;
-    struct event ev = {"",
-                       "{\"choices\":[{\"delta\":{\"content\":\"abcde\"},\"finish_reason\":"
-                       "\"stop\"}]}",
-                       0};
-    bool final;
-    void *s;
+    static const struct {
+        const char *file, *text;
+    } cases[] = {
+        {"stream_text.sse", "First part of the answer."},
+        {"stream_call.sse", "get_weather{\"city\":\"Tula\"}"},
+    };
 
-    ev.len = strlen(ev.data);
-    buf_init(&out, KIT_MAX);
-    kit_parse(KIT_STREAM_USAGE, &req);
-    s = kit_ops()->stream_new(&p, &req, &kit_identity);
-    assert_int_equal(kit_ops()->decode_event(s, &ev, &out, &usage, &final, &e), DECODE_MORE);
-    assert_int_equal(kit_ops()->decode_end(s, &out, &e), 0);
-    assert_false(final);
-    assert_non_null(strstr(buf_text(&out), "\"usage\":{\"prompt_tokens\":11,"
-                                           "\"completion_tokens\":2,\"total_tokens\":13,"));
-    /* No "created" came: the identity's own. */
-    assert_non_null(strstr(buf_text(&out), "\"created\":1700000000,"));
-    kit_ops()->stream_free(s);
-    chat_request_clear(&req);
-    buf_clear(&out);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct kit_answer a;
+
+        kit_stream_file(KIT_STREAM, cases[i].file, &a);
+        assert_int_equal(a.rc, 0);
+        assert_string_equal(buf_text(&a.meter.text), cases[i].text);
+        assert_int_equal(a.meter.counts, 0);
+        kit_answer_clear(&a);
+    }
 }
 
 static void given_cached_tokens_excluded_when_decoded_then_added_to_input(void **state)
@@ -292,7 +296,7 @@ static void given_stop_sequence_when_streamed_then_cut_and_done(void **state)
     assert_string_equal(buf_text(&a.out),
                         ROLE CHUNK("{\"content\":\"First part \"}") FINISH("stop") DONE);
     assert_false(a.usage_final); /* what comes later is not waited for */
-    assert_int_equal(a.usage.output, 7);
+    assert_string_equal(told(&a), "First part of the answer."); /* the model has written it */
     kit_answer_clear(&a);
     kit_stream_file("{\"model\":\"m\",\"stream\":true,\"stop\":[\"answer. No\"],\"messages\":[{"
                     "\"role\":\"user\",\"content\":\"x\"}]}",
@@ -378,13 +382,15 @@ static void given_failed_stream_when_fed_further_then_fails_still(void **state)
     struct buf out;
     struct event bad = {"", "{\"status\":500,\"message\":\"x\"}", 28};
     struct event good = {"", "{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}", 0};
+    struct meter_double meter;
     bool final;
     void *s;
 
     good.len = strlen(good.data);
     buf_init(&out, KIT_MAX);
+    meter_double_init(&meter);
     kit_parse(KIT_STREAM, &req);
-    s = kit_ops()->stream_new(&p, &req, &kit_identity);
+    s = kit_ops()->stream_new(&p, &req, &kit_identity, &meter.meter);
     assert_int_equal(kit_ops()->decode_event(s, &bad, &out, &usage, &final, &e), XR_EUPSTREAM);
     assert_int_equal(kit_ops()->decode_event(s, &good, &out, &usage, &final, &e), XR_EUPSTREAM);
     assert_int_equal(kit_ops()->decode_end(s, &out, &e), XR_EUPSTREAM);
@@ -393,6 +399,7 @@ static void given_failed_stream_when_fed_further_then_fails_still(void **state)
     kit_ops()->stream_free(NULL);
     chat_request_clear(&req);
     buf_clear(&out);
+    meter_double_clear(&meter);
 }
 
 /* Whole answers. */
@@ -402,12 +409,10 @@ static void decode_text(const char *request, const char *body, size_t len, struc
     struct provider_config p = kit_provider();
     struct chat_request req;
 
-    memset(a, 0, sizeof(*a));
-    a->usage = (struct token_usage){-1, -1, -1};
-    buf_init(&a->out, KIT_MAX);
+    kit_answer_init(a);
     kit_parse(request, &req);
-    a->rc = kit_ops()->decode_chat(&p, &req, &kit_identity, body, len, &a->out, &a->usage,
-                                   &a->usage_final, &a->e);
+    a->rc = kit_ops()->decode_chat(&p, &req, &kit_identity, body, len, &a->out, &a->meter.meter,
+                                   &a->usage, &a->usage_final, &a->e);
     chat_request_clear(&req);
 }
 
@@ -427,6 +432,10 @@ static void decode_file(const char *request, const char *name, struct kit_answer
 #define USAGE(cached)                                                               \
     ",\"usage\":{\"prompt_tokens\":61,\"completion_tokens\":4,\"total_tokens\":65," \
     "\"prompt_tokens_details\":{\"cached_tokens\":" cached "}}"
+
+#define METERS_USAGE                                                                      \
+    ",\"usage\":{\"prompt_tokens\":1111,\"completion_tokens\":222,\"total_tokens\":1333," \
+    "\"prompt_tokens_details\":{\"cached_tokens\":0}}"
 
 struct whole_case {
     const char *file;
@@ -450,9 +459,12 @@ static void given_each_answer_when_decoded_then_openai_completion(void **state)
         {"answer_think.json",
          WHOLE("\"content\":\"Four.\",\"refusal\":null,\"reasoning_content\":\"2+2 is 4\"", "stop",
                USAGE("0"))},
-        {"answer_no_usage.json", WHOLE("\"content\":\"Привет, мир\",\"refusal\":null", "stop", "")},
-        {"answer_bad_usage.json", WHOLE("\"content\":\"Hi\",\"refusal\":null", "stop", "")},
-        {"answer_huge_usage.json", WHOLE("\"content\":\"Hi\",\"refusal\":null", "stop", "")},
+        {"answer_no_usage.json",
+         WHOLE("\"content\":\"Привет, мир\",\"refusal\":null", "stop", METERS_USAGE)},
+        {"answer_bad_usage.json",
+         WHOLE("\"content\":\"Hi\",\"refusal\":null", "stop", METERS_USAGE)},
+        {"answer_huge_usage.json",
+         WHOLE("\"content\":\"Hi\",\"refusal\":null", "stop", METERS_USAGE)},
         {"answer_call.json",
          WHOLE("\"content\":null,\"refusal\":null,\"tool_calls\":[{\"id\":\"call_" UUID
                "\",\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"arguments\":"
@@ -489,8 +501,10 @@ static void given_usage_when_decoded_then_reported_or_counted(void **state)
     kit_answer_clear(&a);
     decode_file(KIT_WHOLE, "answer_no_usage.json", &a);
     assert_false(a.usage_final);
-    assert_int_equal(a.usage.input, -1);
-    assert_int_equal(a.usage.output, 3); /* 11 characters */
+    assert_int_equal(a.meter.counts, 1);
+    assert_int_equal(a.usage.input, METER_INPUT);
+    assert_int_equal(a.usage.output, METER_OUTPUT);
+    assert_string_equal(told(&a), "Привет, мир");
     kit_answer_clear(&a);
 }
 
@@ -777,8 +791,9 @@ int main(void)
         cmocka_unit_test(given_each_stream_when_cut_at_any_byte_then_same_output),
         cmocka_unit_test(given_each_stream_when_every_event_is_parsed_then_same_as_the_short_way),
         cmocka_unit_test(given_include_usage_when_decoded_then_last_chunk_has_it_and_others_null),
-        cmocka_unit_test(given_no_usage_when_decoded_then_text_is_counted_and_no_usage_chunk),
-        cmocka_unit_test(given_callers_own_prompt_count_when_no_usage_comes_then_usage_chunk),
+        cmocka_unit_test(given_no_usage_when_decoded_then_the_usage_chunk_has_the_meters),
+        cmocka_unit_test(given_no_usage_when_the_client_does_not_ask_then_nobody_counts),
+        cmocka_unit_test(given_text_of_all_kinds_when_decoded_then_each_piece_is_told_once),
         cmocka_unit_test(given_cached_tokens_excluded_when_decoded_then_added_to_input),
         cmocka_unit_test(given_legacy_functions_when_call_is_streamed_then_answered_in_kind),
         cmocka_unit_test(given_stop_sequence_when_streamed_then_cut_and_done),

@@ -1,10 +1,9 @@
-#include "tests/unit/ledger_fixture.h"
+#include "tests/unit/keystore_fixture.h"
 
 #include <errno.h>
 
 #include "common/error.h"
 #include "common/json.h"
-#include "usage/keystore.h"
 
 #define CAPACITY 16
 #define NOW FIXTURE_AT_MS
@@ -21,48 +20,14 @@ struct fixture {
     char dir[64];
     struct config *config;
     struct keystore ks;
-    void *region;
 };
-
-static struct keytable_region *make_table(uint8_t pepper_byte)
-{
-    uint8_t pepper[KEY_PEPPER_BYTES];
-    struct shm_region_spec spec = keytable_region_spec(CAPACITY);
-    size_t bytes = (spec.bytes + 4095) & ~(size_t)4095;
-    void *memory = aligned_alloc(4096, bytes);
-
-    assert_non_null(memory);
-    memset(memory, 0, bytes);
-    memset(pepper, pepper_byte, sizeof(pepper));
-    keytable_region_init(memory, CAPACITY, pepper);
-    return memory;
-}
-
-static struct accounts_region *make_accounts(void)
-{
-    size_t bytes = (accounts_region_spec(CAPACITY).bytes + 4095) & ~(size_t)4095;
-    void *memory = aligned_alloc(4096, bytes);
-
-    assert_non_null(memory);
-    memset(memory, 0, bytes);
-    accounts_region_init(memory, CAPACITY);
-    return memory;
-}
 
 static int set_up(void **state)
 {
     static struct fixture f;
-    char path[128], why[DATABASE_WHY_BYTES];
-    struct config_error e;
 
-    fixture_make_dir(f.dir);
-    snprintf(path, sizeof(path), "%s/xrouter.db", f.dir);
-    assert_int_equal(ledger_open(path, &f.ks.ledger, why), 0);
-    if (config_parse(CONFIG, strlen(CONFIG), "test.json", f.dir, &f.config, &e) != 0)
-        fail_msg("%s: %s", e.path, e.text);
-    f.ks.config = f.config;
-    f.ks.table = make_table(7);
-    f.ks.accounts = make_accounts();
+    f.config = fixture_config(CONFIG, "/tmp");
+    fixture_open_keys(&f.ks, f.dir, f.config, CAPACITY);
     *state = &f;
     return 0;
 }
@@ -73,8 +38,6 @@ static int tear_down(void **state)
 
     ledger_close(f->ks.ledger);
     config_unref(f->config);
-    free(f->ks.table);
-    free(f->ks.accounts);
     fixture_remove_dir(f->dir);
     return 0;
 }
@@ -238,8 +201,7 @@ static void given_keys_in_database_when_loaded_then_table_has_them_but_no_revoke
     create(f, "{\"name\":\"a\"}", &a, text_a);
     create(f, "{\"name\":\"b\"}", &b, text_b);
     assert_int_equal(keystore_revoke(&f->ks, "b", NOW, &b), 0);
-    free(f->ks.table);
-    f->ks.table = make_table(7); /* as after a restart */
+    f->ks.table = fixture_table(CAPACITY, FIXTURE_SECRET); /* as after a restart */
 
     assert_int_equal(keystore_load(&f->ks, &after, 100, false), 2);
     assert_int_equal(keytable_count(f->ks.table), 1);
@@ -270,8 +232,7 @@ static void given_other_secret_when_checked_then_rejected(void **state)
 
     assert_int_equal(keystore_check_secret(&f->ks, why), 0);
     assert_int_equal(keystore_check_secret(&f->ks, why), 0);
-    free(f->ks.table);
-    f->ks.table = make_table(8);
+    f->ks.table = fixture_table(CAPACITY, FIXTURE_SECRET + 1);
 
     assert_int_equal(keystore_check_secret(&f->ks, why), -EKEYREJECTED);
     assert_non_null(strstr(why, "key.secret"));

@@ -1,10 +1,8 @@
-#include "tests/unit/ledger_fixture.h"
+#include "tests/unit/keystore_fixture.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "common/config.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "usage/credits.h"
@@ -18,8 +16,6 @@
 #define DAY_MS INT64_C(86400000)
 #define ROWS_MAX 8
 #define BALANCE INT64_C(1000000)
-
-static const char CONFIG[] = "{}";
 
 struct fixture {
     char dir[64];
@@ -35,14 +31,6 @@ struct fixture {
     struct recount *recount;
     int64_t now_ms;
 };
-
-static void *shared(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    assert_true(memory != MAP_FAILED);
-    return memory;
-}
 
 static void each_row(void *arg, open_request_fn visit, void *visit_arg)
 {
@@ -73,23 +61,12 @@ static void start_recount(struct fixture *f)
 static int set_up(void **state)
 {
     static struct fixture f;
-    uint8_t pepper[KEY_PEPPER_BYTES] = {3};
-    char path[128], why[DATABASE_WHY_BYTES];
-    struct config_error e;
 
     memset(&f, 0, sizeof(f));
-    fixture_make_dir(f.dir);
+    f.config = fixture_config("{}", "/tmp");
+    fixture_open_keys(&f.ks, f.dir, f.config, KEYS);
     snprintf(f.spool, sizeof(f.spool), "%s/spool", f.dir);
-    snprintf(path, sizeof(path), "%s/xrouter.db", f.dir);
-    assert_int_equal(ledger_open(path, &f.ks.ledger, why), 0);
-    if (config_parse(CONFIG, strlen(CONFIG), "test.json", f.dir, &f.config, &e) != 0)
-        fail_msg("%s: %s", e.path, e.text);
-    f.ks.config = f.config;
-    f.ks.table = shared(keytable_region_spec(KEYS).bytes);
-    f.ks.accounts = shared(accounts_region_spec(KEYS).bytes);
-    f.outbox = shared(outbox_region_spec(SLOTS, RING_BYTES).bytes);
-    keytable_region_init(f.ks.table, KEYS, pepper);
-    accounts_region_init(f.ks.accounts, KEYS);
+    f.outbox = forked_memory(outbox_region_spec(SLOTS, RING_BYTES).bytes);
     outbox_region_init(f.outbox, SLOTS, RING_BYTES);
     f.requests = (struct open_requests){each_row, &f};
     start_recount(&f);
@@ -169,14 +146,6 @@ static void append(struct fixture *f, size_t slot, const struct usage_event *e)
 {
     assert_true(outbox_reserve(outbox_slot(f->outbox, slot)));
     outbox_append(outbox_slot(f->outbox, slot), e);
-}
-
-/* Into the ledger, without an ack. */
-static void commit(struct fixture *f, const struct usage_event *e)
-{
-    assert_int_equal(ledger_begin(f->ks.ledger), 0);
-    assert_int_equal(ledger_insert(f->ks.ledger, e), LEDGER_INSERTED);
-    assert_int_equal(ledger_commit(f->ks.ledger), 0);
 }
 
 /* ---- counting ---- */
@@ -271,7 +240,7 @@ static void given_final_row_committed_when_counted_then_cost_is_added_back(void 
 
     add_row(f, &e, OPEN_FINAL, 300);
     append(f, 0, &e);
-    commit(f, &e);
+    fixture_insert(f->ks.ledger, &e);
     turn(f);
     /* The ledger has BALANCE - 120; settled it will be that again. */
     assert_int_equal(balance(f, &key), BALANCE - 120 - 300 + 120);
@@ -295,7 +264,7 @@ static void given_committed_event_still_in_ring_when_counted_then_once(void **st
     struct usage_event e = event_of(&key, 1, 120);
 
     append(f, 0, &e);
-    commit(f, &e);
+    fixture_insert(f->ks.ledger, &e);
     turn(f);
     assert_int_equal(balance(f, &key), BALANCE - 120);
 }
@@ -330,7 +299,7 @@ static void given_everything_at_once_when_counted_then_each_key_pays_its_own(voi
     append(f, 0, &waiting);
     append(f, 1, &other);
     append(f, 1, &plain);
-    commit(f, &done);
+    fixture_insert(f->ks.ledger, &done);
     turn(f);
     assert_int_equal(balance(f, &a), BALANCE - 70 - 300 - 400 - 500 + 70 - 90);
     assert_int_equal(balance(f, &b), 2 * BALANCE - 1000);
@@ -424,7 +393,7 @@ static void given_spool_file_when_counted_then_nothing_is_until_it_is_gone(void 
     turn(f);
     assert_true(is_marked(f, &key));
 
-    commit(f, &e);
+    fixture_insert(f->ks.ledger, &e);
     fixture_remove_dir(f->spool);
     turn(f);
     assert_int_equal(balance(f, &key), BALANCE - 120);
@@ -446,7 +415,7 @@ static void given_ring_moved_into_spool_meanwhile_when_counted_then_starts_over(
     turn(f);
     assert_true(is_marked(f, &key));
 
-    commit(f, &e);
+    fixture_insert(f->ks.ledger, &e);
     fixture_remove_dir(f->spool);
     turn(f);
     assert_int_equal(balance(f, &key), BALANCE - 120);
@@ -539,7 +508,7 @@ static void given_limit_set_and_removed_when_counted_then_words_follow(void **st
     struct key_record key = make_key(f, ACCOUNT_UNLIMITED);
     struct usage_event e = event_of(&key, 1, 120);
 
-    commit(f, &e);
+    fixture_insert(f->ks.ledger, &e);
     turn(f);
     set_limit(f, &key, SPEND_DAY, 1000);
     assert_true(is_marked(f, &key));
@@ -565,7 +534,7 @@ static void given_first_payment_when_counted_then_running_requests_are_inside(vo
     struct credit_entry payment = {.amount_nano = 5000};
     char id[KEY_ID_TEXT_BYTES];
 
-    commit(f, &spent); /* before it was prepaid: free */
+    fixture_insert(f->ks.ledger, &spent); /* before it was prepaid: free */
     turn(f);
     add_row(f, &e, OPEN_RUNNING, 0); /* admitted while nothing was limited */
     key_id_format(key.id, id);
@@ -598,7 +567,7 @@ static void given_spending_on_many_days_when_counted_then_each_limit_its_own_day
         struct usage_event e = event_of(&key, i, SPENT[i].cost_nano);
 
         e.created_at_ms = NOW - SPENT[i].days_ago * DAY_MS;
-        commit(f, &e);
+        fixture_insert(f->ks.ledger, &e);
     }
     turn(f);
     assert_int_equal(left(f, &key, SPEND_DAY), 1000000 - 1);
@@ -628,7 +597,7 @@ static void given_rows_and_events_around_midnight_when_counted_then_each_in_its_
     append(f, 0, &before);
     append(f, 0, &after);
     append(f, 1, &long_ago);
-    commit(f, &tomorrow);
+    fixture_insert(f->ks.ledger, &tomorrow);
     add_row(f, &running, OPEN_RUNNING, 300);
     turn_at(f, midnight - 1);
 
@@ -646,7 +615,7 @@ static void given_new_day_when_counted_then_the_pair_moves_on(void **state)
     struct usage_event e = event_of(&key, 1, 120);
 
     set_limit(f, &key, SPEND_DAY, 1000);
-    commit(f, &e);
+    fixture_insert(f->ks.ledger, &e);
     turn(f);
     assert_int_equal(f->counters.recounts_total, 2);
     assert_int_equal(values_at(f, &key, NOW).spending[SPEND_DAY].next_left_nano, 1000);

@@ -1,6 +1,7 @@
 /* A stream on its way to the client. The HTTP request is one that nobody suspended: what the relay
  * tells it is seen in its fields. */
 #include "tests/unit/engine_kit.h"
+#include "tests/unit/meter_double.h"
 
 #include "common/container.h"
 #include "gateway/relay.h"
@@ -13,6 +14,7 @@ struct flow {
     struct chat_request parsed;
     char text[200];
     struct route route;
+    struct meter_double meter;
     struct buf ignored;
     struct usage_event event;
     _Atomic uint32_t has_answer;
@@ -35,6 +37,7 @@ static int relay_setup(void **state)
     w->request.config = w->g->config; /* pings after 50 ms */
     relay_init(&w->relay, w->g->f->loop, &w->request, on_start);
     buf_init(&w->ignored, 512);
+    meter_double_init(&w->meter);
     *state = w;
     return 0;
 }
@@ -45,6 +48,7 @@ static int relay_teardown(void **state)
 
     relay_clear(&w->relay);
     buf_clear(&w->ignored);
+    meter_double_clear(&w->meter);
     chat_request_clear(&w->parsed);
     assert_int_equal(engine_teardown((void **)&w->g), 0);
     free(w);
@@ -172,41 +176,44 @@ static void on_output(void *arg)
     relay_on_output(&w->relay);
 }
 
-static void on_attempt_end(void *arg, int rc, const struct error *e)
+static void on_dispatch_end(void *arg, int rc, const struct error *e)
 {
     struct flow *w = arg;
 
-    struct attempt *a = w->relay.attempt;
+    struct dispatch *d = w->relay.dispatch;
 
     w->ends++;
     (void)relay_end(&w->relay, e);
-    attempt_free(a); /* last: e is its own */
+    dispatch_free(d); /* last: e is its own */
 }
 
-static const struct attempt_callbacks attempt_callbacks = {on_output, on_attempt_end};
+static const struct dispatch_callbacks dispatch_callbacks = {on_output, on_dispatch_end};
 
 static int begin_stream(struct flow *w)
 {
     static const struct key any_key = {.id = 1};
-    struct attempt_setup setup = {.config = w->g->config,
-                                  .route = &w->route,
-                                  .request = &w->parsed,
-                                  .identity = &identity,
-                                  .request_id = "req_1",
-                                  .out = &w->relay.pending,
-                                  .ignored = &w->ignored,
-                                  .event = &w->event,
-                                  .has_answer = &w->has_answer,
-                                  .callbacks = &attempt_callbacks,
-                                  .arg = w};
+    struct dispatch_setup setup = {.config = w->g->config,
+                                   .route = &w->route,
+                                   .request = &w->parsed,
+                                   .identity = &identity,
+                                   .request_id = "req_1",
+                                   .out = &w->relay.pending,
+                                   .ignored = &w->ignored,
+                                   .meter = &w->meter.meter,
+                                   .event = &w->event,
+                                   .has_answer = &w->has_answer,
+                                   .callbacks = &dispatch_callbacks,
+                                   .arg = w};
     struct error e = {0};
+    int64_t retry_after_ms;
     int fd;
 
     strcpy(w->text, "{\"model\":\"one\",\"stream\":true,\"messages\":"
                     "[{\"role\":\"user\",\"content\":\"x\"}]}");
     assert_int_equal(chat_request_parse(w->text, strlen(w->text), &w->parsed, &e), 0);
-    assert_int_equal(route_find(w->g->config, "one", &any_key, &w->route, &e), 0);
-    assert_int_equal(attempt_start(&w->g->attempt, &setup, &w->relay.attempt, &e), 0);
+    assert_int_equal(route_find(w->g->config, "one", &any_key, 0, &w->route, &e), 0);
+    assert_int_equal(
+        dispatch_start(&w->g->dispatcher, &setup, &w->relay.dispatch, &retry_after_ms, &e), 0);
     fd = server_accept(w->g->f);
     serve_read(w->g, fd, "/oauth");
     serve_token(fd, "first");

@@ -16,18 +16,11 @@ struct fixture {
     uint32_t next;
 };
 
-static void run_sql(struct fixture *f, const char *sql)
-{
-    assert_int_equal(database_exec(ledger_db(f->ledger), sql), 0);
-}
-
 static void insert_at(struct fixture *f, int64_t at_ms)
 {
     struct usage_event e = fixture_event(f->next++);
 
-    e.created_at_ms = at_ms;
-    for (size_t i = 0; i < 6; i++)
-        e.id.bytes[i] = (uint8_t)((uint64_t)at_ms >> (40 - 8 * i));
+    fixture_set_time(&e, at_ms);
     assert_int_equal(ledger_insert(f->ledger, &e), LEDGER_INSERTED);
 }
 
@@ -43,7 +36,8 @@ static int set_up(void **state)
     snprintf(path, sizeof(path), "%s/xrouter.db", f.dir);
     assert_int_equal(ledger_open(path, &f.ledger, why), 0);
     fixture_add_key(f.ledger, FIXTURE_KEY_TEXT, "demo");
-    run_sql(&f, "UPDATE api_keys SET balance = 1000000000;"
+    fixture_run(f.ledger,
+                "UPDATE api_keys SET balance = 1000000000;"
                 "INSERT INTO credit_ledger (api_key_id, kind, amount, balance, created_at)"
                 " VALUES ('" FIXTURE_KEY_TEXT "', 'add', 1000000000, 1000000000, 1)");
     for (int hour = 0; hour < 10; hour++) {
@@ -122,7 +116,7 @@ static void given_trimmed_hour_when_verified_then_later_drift_is_still_found(voi
 
     f->config.retention_days = 2;
     retain(f, FIXTURE_AT_MS + 2 * DAY + 3 * HOUR + 50 * 1000);
-    run_sql(f, "UPDATE usage SET cost = 1 WHERE id = (SELECT max(id) FROM usage)");
+    fixture_run(f->ledger, "UPDATE usage SET cost = 1 WHERE id = (SELECT max(id) FROM usage)");
     v = verify_new(f->ledger);
     while (verify_step(v) == 1)
         ;
@@ -151,7 +145,7 @@ static void spread_credits(struct fixture *f)
     snprintf(sql, sizeof(sql),
              "UPDATE credit_ledger SET created_at = %lld + id / 5 * 86400000 WHERE kind = 'usage'",
              (long long)FIXTURE_AT_MS);
-    run_sql(f, sql);
+    fixture_run(f->ledger, sql);
 }
 
 static void given_old_credits_when_retained_then_one_a_day_and_the_sum_stays(void **state)
@@ -183,7 +177,7 @@ static void given_payment_between_when_retained_then_it_stays_apart(void **state
     struct fixture *f = *state;
 
     spread_credits(f);
-    run_sql(f, "UPDATE credit_ledger SET kind = 'add', note = 'thanks' WHERE id = 7");
+    fixture_run(f->ledger, "UPDATE credit_ledger SET kind = 'add', note = 'thanks' WHERE id = 7");
     f->config.retention_days = 2;
     retain(f, FIXTURE_AT_MS + 4 * DAY);
     assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM credit_ledger WHERE id < 10"),
@@ -199,10 +193,11 @@ static void given_fold_between_slices_when_verified_then_clean(void **state)
     struct verify *v;
     int rc;
 
-    run_sql(f, "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)"
-               "INSERT INTO credit_ledger (api_key_id, kind, amount, balance, created_at)"
-               " SELECT '" FIXTURE_KEY_TEXT "', 'usage', -1, 0, i * 20000 FROM n;"
-               "UPDATE api_keys SET balance = (SELECT sum(amount) FROM credit_ledger)");
+    fixture_run(f->ledger,
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)"
+                "INSERT INTO credit_ledger (api_key_id, kind, amount, balance, created_at)"
+                " SELECT '" FIXTURE_KEY_TEXT "', 'usage', -1, 0, i * 20000 FROM n;"
+                "UPDATE api_keys SET balance = (SELECT sum(amount) FROM credit_ledger)");
     f->config.retention_days = 1;
     v = verify_new(f->ledger);
     while ((rc = verify_step(v)) == 1) {
@@ -221,8 +216,8 @@ static void given_full_disk_when_retained_then_nothing_changed(void **state)
     struct fixture *f = *state;
 
     f->config.retention_days = 2;
-    run_sql(f, "CREATE TEMP TRIGGER full BEFORE DELETE ON main.usage BEGIN"
-               " SELECT RAISE(ABORT, 'no'); END");
+    fixture_run(f->ledger, "CREATE TEMP TRIGGER full BEFORE DELETE ON main.usage BEGIN"
+                           " SELECT RAISE(ABORT, 'no'); END");
     assert_true(retention_step(&f->retention, ledger_db(f->ledger), &f->config,
                                FIXTURE_AT_MS + 30 * DAY) < 0);
     assert_true(sqlite3_get_autocommit(ledger_db(f->ledger)));

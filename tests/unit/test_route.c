@@ -14,8 +14,9 @@ static const char text[] =
     "\"auth_url\":\"http://127.0.0.1:1/oauth\",\"credentials\":\"env:XROUTER_TEST_KEY\"},"
     "{\"name\":\"b\",\"type\":\"gigachat\",\"base_url\":\"http://127.0.0.1:2\","
     "\"auth_url\":\"http://127.0.0.1:2/oauth\",\"credentials\":\"env:XROUTER_TEST_KEY\"}],"
-    "\"models\":[{\"id\":\"x/one\",\"aliases\":[\"one\",\"uno\"],\"candidates\":["
-    "{\"provider\":\"a\",\"model\":\"A1\",\"priority\":5},"
+    "\"models\":[{\"id\":\"x/"
+    "one\",\"aliases\":[\"one\",\"uno\"],\"context_tokens\":1000,\"candidates\":["
+    "{\"provider\":\"a\",\"model\":\"A1\",\"priority\":5,\"context_tokens\":4000},"
     "{\"provider\":\"b\",\"model\":\"B1\",\"priority\":1}]},"
     "{\"id\":\"x/two\",\"candidates\":[{\"provider\":\"a\",\"model\":\"A2\"}]}]}";
 
@@ -46,7 +47,7 @@ static void given_an_id_or_alias_when_routed_then_the_model(void **state)
     struct route route;
 
     for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(route_find(*state, names[i], &any_model, &route, &e), 0);
+        assert_int_equal(route_find(*state, names[i], &any_model, 0, &route, &e), 0);
         assert_string_equal(route.model->id, "x/one");
     }
 }
@@ -57,11 +58,11 @@ static void given_candidates_when_routed_then_lowest_priority_number_first(void 
     struct error e = {0};
     struct route route;
 
-    assert_int_equal(route_find(config, "one", &any_model, &route, &e), 0);
+    assert_int_equal(route_find(config, "one", &any_model, 0, &route, &e), 0);
     assert_int_equal(route.candidate_count, 2);
-    assert_string_equal(route.candidates[0].model, "B1");
-    assert_string_equal(config->providers[route.candidates[0].provider_index].name, "b");
-    assert_string_equal(route.candidates[1].model, "A1");
+    assert_string_equal(route.candidates[0].config->model, "B1");
+    assert_string_equal(route.candidates[0].provider->name, "b");
+    assert_string_equal(route.candidates[1].config->model, "A1");
 }
 
 static void given_an_unknown_name_when_routed_then_not_found(void **state)
@@ -72,7 +73,7 @@ static void given_an_unknown_name_when_routed_then_not_found(void **state)
         struct error e = {0};
         struct route route;
 
-        assert_int_equal(route_find(*state, names[i], &any_model, &route, &e), XR_EMODEL);
+        assert_int_equal(route_find(*state, names[i], &any_model, 0, &route, &e), XR_EMODEL);
         assert_int_equal(e.number, XR_EMODEL);
         assert_string_equal(e.param, "model");
     }
@@ -84,11 +85,11 @@ static void given_a_key_for_one_model_when_it_asks_for_another_then_denied(void 
     struct error e = {0};
     struct route route;
 
-    assert_int_equal(route_find(*state, "x/two", &key, &route, &e), 0);
-    assert_int_equal(route_find(*state, "one", &key, &route, &e), XR_EMODELDENIED);
+    assert_int_equal(route_find(*state, "x/two", &key, 0, &route, &e), 0);
+    assert_int_equal(route_find(*state, "one", &key, 0, &route, &e), XR_EMODELDENIED);
     assert_string_equal(e.param, "model");
     /* A model that is not there is told apart from one that is forbidden. */
-    assert_int_equal(route_find(*state, "three", &key, &route, &e), XR_EMODEL);
+    assert_int_equal(route_find(*state, "three", &key, 0, &route, &e), XR_EMODEL);
 }
 
 static void given_no_candidate_when_routed_then_no_provider(void **state)
@@ -100,8 +101,36 @@ static void given_no_candidate_when_routed_then_no_provider(void **state)
     struct route route;
 
     model->candidate_count = 0;
-    assert_int_equal(route_find(config, "x/two", &any_model, &route, &e), XR_ENOPROVIDER);
+    assert_int_equal(route_find(config, "x/two", &any_model, 0, &route, &e), XR_ENOPROVIDER);
     model->candidate_count = count;
+}
+
+static void
+given_a_longer_prompt_when_context_is_required_then_candidates_that_hold_it(void **state)
+{
+    struct error e = {0};
+    struct route route;
+
+    assert_int_equal(route_find(*state, "one", &any_model, 0, &route, &e), 0);
+    assert_int_equal(route_shortest_context(&route), 1000); /* the model's own */
+    assert_int_equal(route_require_context(&route, 1000, &e), 0);
+    assert_int_equal(route.candidate_count, 2);
+    assert_int_equal(route_require_context(&route, 1001, &e), 0);
+    assert_int_equal(route.candidate_count, 1);
+    assert_string_equal(route.candidates[0].config->model, "A1");
+    assert_int_equal(route_shortest_context(&route), 4000);
+}
+
+static void given_a_prompt_that_none_holds_when_context_is_required_then_refused(void **state)
+{
+    struct error e = {0};
+    struct route route;
+
+    assert_int_equal(route_find(*state, "one", &any_model, 0, &route, &e), 0);
+    assert_int_equal(route_require_context(&route, 4001, &e), XR_ECONTEXT);
+    assert_string_equal(e.param, "messages");
+    assert_non_null(strstr(e.message, "4000"));
+    assert_non_null(strstr(e.message, "4001"));
 }
 
 int main(void)
@@ -112,6 +141,9 @@ int main(void)
         cmocka_unit_test(given_an_unknown_name_when_routed_then_not_found),
         cmocka_unit_test(given_a_key_for_one_model_when_it_asks_for_another_then_denied),
         cmocka_unit_test(given_no_candidate_when_routed_then_no_provider),
+        cmocka_unit_test(
+            given_a_longer_prompt_when_context_is_required_then_candidates_that_hold_it),
+        cmocka_unit_test(given_a_prompt_that_none_holds_when_context_is_required_then_refused),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

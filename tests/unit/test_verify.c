@@ -23,18 +23,11 @@ static void insert_at(struct fixture *f, int64_t at_ms, uint64_t key, const char
 {
     struct usage_event e = fixture_event(f->next++);
 
-    e.created_at_ms = at_ms;
-    for (size_t i = 0; i < 6; i++)
-        e.id.bytes[i] = (uint8_t)((uint64_t)at_ms >> (40 - 8 * i));
+    fixture_set_time(&e, at_ms);
     e.key_id = key;
     e.outcome = f->next % 2 == 0 ? USAGE_OK : USAGE_ERROR;
     snprintf(e.model, sizeof(e.model), "%s", model);
     assert_int_equal(ledger_insert(f->ledger, &e), LEDGER_INSERTED);
-}
-
-static void run_sql(struct fixture *f, const char *sql)
-{
-    assert_int_equal(database_exec(ledger_db(f->ledger), sql), 0);
 }
 
 static void begin(struct fixture *f)
@@ -51,16 +44,14 @@ static void commit(struct fixture *f)
 static int set_up(void **state)
 {
     static struct fixture f;
-    char path[128], why[DATABASE_WHY_BYTES];
     int64_t late = FIXTURE_AT_MS + 11 * HOUR; /* 23:00 */
 
     memset(&f, 0, sizeof(f));
-    fixture_make_dir(f.dir);
-    snprintf(path, sizeof(path), "%s/xrouter.db", f.dir);
-    assert_int_equal(ledger_open(path, &f.ledger, why), 0);
+    f.ledger = fixture_open(f.dir);
     fixture_add_key(f.ledger, FIXTURE_KEY_TEXT, "demo");
     fixture_add_key(f.ledger, OTHER_KEY_TEXT, "other");
-    run_sql(&f, "UPDATE api_keys SET balance = 1000000 WHERE name = 'demo';"
+    fixture_run(f.ledger,
+                "UPDATE api_keys SET balance = 1000000 WHERE name = 'demo';"
                 "INSERT INTO credit_ledger (api_key_id, kind, amount, balance, created_at)"
                 " VALUES ('" FIXTURE_KEY_TEXT "', 'add', 1000000, 1000000, 1)");
     begin(&f);
@@ -116,7 +107,7 @@ static void assert_found(struct fixture *f, const char *tamper, const char *expe
     char first[256];
     uint64_t count;
 
-    run_sql(f, tamper);
+    fixture_run(f->ledger, tamper);
     count = check(f, first);
     assert_string_equal(first, expected);
     assert_int_equal(count, 1);
@@ -142,8 +133,8 @@ static void given_empty_ledger_when_verified_then_clean(void **state)
     struct fixture *f = *state;
     char first[256];
 
-    run_sql(f, "DELETE FROM usage; DELETE FROM usage_hourly; DELETE FROM usage_daily;"
-               "DELETE FROM credit_ledger; DELETE FROM api_keys");
+    fixture_run(f->ledger, "DELETE FROM usage; DELETE FROM usage_hourly; DELETE FROM usage_daily;"
+                           "DELETE FROM credit_ledger; DELETE FROM api_keys");
     assert_int_equal(check(f, first), 0);
 }
 
@@ -177,8 +168,9 @@ static void given_row_without_sum_when_verified_then_every_field_named(void **st
     struct fixture *f = *state;
     char first[256];
 
-    run_sql(f, "DELETE FROM usage_hourly WHERE model = 'b'; DELETE FROM usage_daily WHERE"
-               " model = 'b'");
+    fixture_run(f->ledger,
+                "DELETE FROM usage_hourly WHERE model = 'b'; DELETE FROM usage_daily WHERE"
+                " model = 'b'");
     /* requests, tokens_input, _cached, _output, cost; no error. */
     assert_int_equal(check(f, first), 5);
     assert_string_equal(first, "usage_hourly.requests of " FIXTURE_KEY_TEXT
@@ -190,7 +182,7 @@ static void given_sum_without_rows_when_verified_then_named(void **state)
     struct fixture *f = *state;
     char first[256];
 
-    run_sql(f, "DELETE FROM usage WHERE api_key_id = '" OTHER_KEY_TEXT "'");
+    fixture_run(f->ledger, "DELETE FROM usage WHERE api_key_id = '" OTHER_KEY_TEXT "'");
     assert_int_equal(check(f, first), 5);
     assert_string_equal(first, "usage_hourly.requests of " OTHER_KEY_TEXT ", " MODEL
                                ", 2026-03-02T00:00:00.000Z: expected 0, found 1");
@@ -208,7 +200,7 @@ static void given_missing_day_when_verified_then_named(void **state)
     struct fixture *f = *state;
     char first[256];
 
-    run_sql(f, "DELETE FROM usage_daily WHERE model = 'b'");
+    fixture_run(f->ledger, "DELETE FROM usage_daily WHERE model = 'b'");
     assert_int_equal(check(f, first), 5);
     assert_string_equal(first, "usage_daily.requests of " FIXTURE_KEY_TEXT
                                ", b, 2026-03-01T00:00:00.000Z: expected 1, found 0");
@@ -219,7 +211,9 @@ static void given_day_without_hours_when_verified_then_named(void **state)
     struct fixture *f = *state;
     char first[256];
 
-    run_sql(f, "INSERT INTO usage_daily VALUES (0, 'key_00000000000000ff', 'm', 1, 0, 0, 0, 0, 0)");
+    fixture_run(
+        f->ledger,
+        "INSERT INTO usage_daily VALUES (0, 'key_00000000000000ff', 'm', 1, 0, 0, 0, 0, 0)");
     assert_int_equal(check(f, first), 1);
     assert_string_equal(first, "usage_daily.requests of key_00000000000000ff, m,"
                                " 1970-01-01T00:00:00.000Z: expected 0, found 1");
@@ -232,9 +226,10 @@ static void given_more_drifts_than_are_named_when_verified_then_all_counted(void
     struct buf json;
     cJSON *root;
 
-    run_sql(f, "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
-               "INSERT INTO usage_daily SELECT i * 86400000, 'key_00000000000000ff', 'm',"
-               " 1, 0, 0, 0, 0, 0 FROM n");
+    fixture_run(f->ledger,
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+                "INSERT INTO usage_daily SELECT i * 86400000, 'key_00000000000000ff', 'm',"
+                " 1, 0, 0, 0, 0, 0 FROM n");
     v = finish(verify_new(f->ledger));
     assert_int_equal(verify_drift_count(v), 300);
     buf_init(&json, 1 << 20);
@@ -251,11 +246,11 @@ static void given_trimmed_hours_when_verified_then_not_compared(void **state)
     struct fixture *f = *state;
     char first[256];
 
-    run_sql(f, "DELETE FROM usage WHERE model = 'b'");
+    fixture_run(f->ledger, "DELETE FROM usage WHERE model = 'b'");
     assert_int_equal(check(f, first), 5);
     assert_int_equal(meta_set(ledger_db(f->ledger), META_USAGE_TRIMMED, FIXTURE_AT_MS + HOUR), 0);
     assert_int_equal(check(f, first), 0);
-    run_sql(f, "DELETE FROM usage_hourly WHERE model = 'b'");
+    fixture_run(f->ledger, "DELETE FROM usage_hourly WHERE model = 'b'");
     assert_true(check(f, first) > 0);
     assert_int_equal(meta_set(ledger_db(f->ledger), META_HOURLY_TRIMMED,
                               FIXTURE_AT_MS - FIXTURE_AT_MS % DAY + DAY),
@@ -313,8 +308,9 @@ static void given_commits_and_drift_when_verified_then_only_the_drift(void **sta
     int rc;
 
     insert_many(f);
-    run_sql(f, "UPDATE usage SET tokens_output = 0 WHERE id = (SELECT max(id) FROM usage"
-               " WHERE model = 'b')");
+    fixture_run(f->ledger,
+                "UPDATE usage SET tokens_output = 0 WHERE id = (SELECT max(id) FROM usage"
+                " WHERE model = 'b')");
     while ((rc = verify_step(v)) == 1)
         insert_some(f, ++steps);
     assert_int_equal(rc, 0);

@@ -1,9 +1,8 @@
-#include "tests/unit/ledger_fixture.h"
+#include "tests/unit/keystore_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -38,19 +37,10 @@ struct fixture {
     struct outbox_region *outbox;
     struct keytable_region *keys;
     struct accounts_region *accounts;
-    size_t outbox_bytes, keys_bytes, accounts_bytes;
     struct counters counters;
     struct loop *loop;
     struct writer *writer;
 };
-
-static void *shared(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    assert_true(memory != MAP_FAILED);
-    return memory;
-}
 
 static void each_of_none(void *arg, open_request_fn visit, void *visit_arg)
 {
@@ -58,7 +48,7 @@ static void each_of_none(void *arg, open_request_fn visit, void *visit_arg)
 
 static const struct open_requests NOTHING_RUNS = {each_of_none, NULL};
 
-static void start_writer(struct fixture *f)
+static int open_writer(struct fixture *f)
 {
     const struct writer_setup setup = {
         .config = f->config,
@@ -71,7 +61,12 @@ static void start_writer(struct fixture *f)
         .start_id = f->start_id,
     };
 
-    assert_int_equal(writer_open(&setup, &f->writer), 0);
+    return writer_open(&setup, &f->writer);
+}
+
+static void start_writer(struct fixture *f)
+{
+    assert_int_equal(open_writer(f), 0);
 }
 
 static void stop_writer(struct fixture *f)
@@ -115,41 +110,28 @@ static int64_t get(const struct fixture *f, const char *sql)
 static int set_up(void **state)
 {
     static struct fixture f;
-    uint8_t pepper[KEY_PEPPER_BYTES] = {3};
-    struct config_error e;
     struct ledger *ledger;
-    char why[DATABASE_WHY_BYTES];
 
     memset(&f, 0, sizeof(f));
-    fixture_make_dir(f.dir);
+    ledger = fixture_open(f.dir);
     snprintf(f.database, sizeof(f.database), "%s/xrouter.db", f.dir);
     snprintf(f.usage_sock, sizeof(f.usage_sock), "%s/usage.sock", f.dir);
     snprintf(f.writer_sock, sizeof(f.writer_sock), "%s/writer.sock", f.dir);
     snprintf(f.spool, sizeof(f.spool), "%s/spool", f.dir);
     snprintf(f.dead_letters, sizeof(f.dead_letters), "%s/dead-letters.jsonl", f.dir);
     memset(f.start_id, 0x77, sizeof(f.start_id));
-    if (config_parse(CONFIG, strlen(CONFIG), "test.json", f.dir, &f.config, &e) != 0)
-        fail_msg("%s: %s", e.path, e.text);
-    f.outbox_bytes = outbox_region_spec(SLOTS, RING_BYTES).bytes;
-    f.keys_bytes = keytable_region_spec(KEYS).bytes;
-    f.outbox = shared(f.outbox_bytes);
-    f.keys = shared(f.keys_bytes);
-    f.accounts_bytes = accounts_region_spec(KEYS).bytes;
-    f.accounts = shared(f.accounts_bytes);
-    accounts_region_init(f.accounts, KEYS);
+    f.config = fixture_config(CONFIG, f.dir);
+    f.outbox = forked_memory(outbox_region_spec(SLOTS, RING_BYTES).bytes);
     outbox_region_init(f.outbox, SLOTS, RING_BYTES);
-    keytable_region_init(f.keys, KEYS, pepper);
+    f.keys = fixture_table(KEYS, FIXTURE_SECRET);
+    f.accounts = forked_memory(accounts_region_spec(KEYS).bytes);
+    accounts_region_init(f.accounts, KEYS);
     for (size_t i = 0; i < SLOTS; i++)
         outbox_set_owner(outbox_slot(f.outbox, i), 1);
     f.loop = loop_new();
     assert_non_null(f.loop);
-    assert_int_equal(ledger_open(f.database, &ledger, why), 0);
-    assert_int_equal(database_exec(ledger_db(ledger),
-                                   "INSERT INTO api_keys (id, key_hash, name, created_at)"
-                                   " VALUES ('" FIXTURE_KEY_TEXT
-                                   "', '0000000000000000000000000000000000000000000000000000"
-                                   "000000000000', 'fixture', 1)"),
-                     0);
+    fixture_run(ledger, "INSERT INTO api_keys (id, key_hash, name, created_at)"
+                        " VALUES ('" FIXTURE_KEY_TEXT "', printf('%064d', 0), 'fixture', 1)");
     ledger_close(ledger);
     start_writer(&f);
     *state = &f;
@@ -163,9 +145,6 @@ static int tear_down(void **state)
     stop_writer(f);
     loop_free(f->loop);
     config_unref(f->config);
-    munmap(f->outbox, f->outbox_bytes);
-    munmap(f->keys, f->keys_bytes);
-    munmap(f->accounts, f->accounts_bytes);
     fixture_remove_dir(f->dir);
     return 0;
 }
@@ -596,16 +575,6 @@ given_failing_ledger_when_events_pour_in_then_reading_stops_and_goes_on_later(vo
 static void given_unusable_database_when_opened_then_refused_and_left_as_it_is(void **state)
 {
     struct fixture *f = *state;
-    const struct writer_setup setup = {
-        .config = f->config,
-        .loop = f->loop,
-        .outbox = f->outbox,
-        .keys = f->keys,
-        .accounts = f->accounts,
-        .requests = &NOTHING_RUNS,
-        .counters = &f->counters,
-        .start_id = f->start_id,
-    };
     struct stat st;
     int fd;
 
@@ -614,7 +583,7 @@ static void given_unusable_database_when_opened_then_refused_and_left_as_it_is(v
     assert_int_equal(pwrite(fd, "zero header, no longer SQLite's", 32, 0), 32);
     close(fd);
     assert_int_equal(stat(f->database, &st), 0);
-    assert_int_equal(writer_open(&setup, &f->writer), -EBADMSG);
+    assert_int_equal(open_writer(f), -EBADMSG);
     assert_null(f->writer);
     {
         off_t size = st.st_size;
@@ -780,22 +749,10 @@ given_crashed_instance_when_recovered_then_rings_and_spool_are_in_the_ledger(voi
 static void given_other_key_secret_when_opened_then_refused(void **state)
 {
     struct fixture *f = *state;
-    const struct writer_setup setup = {
-        .config = f->config,
-        .loop = f->loop,
-        .outbox = f->outbox,
-        .keys = f->keys,
-        .accounts = f->accounts,
-        .requests = &NOTHING_RUNS,
-        .counters = &f->counters,
-        .start_id = f->start_id,
-    };
-    uint8_t pepper[KEY_PEPPER_BYTES] = {4};
 
     stop_writer(f);
-    memset(f->keys, 0, f->keys_bytes);
-    keytable_region_init(f->keys, KEYS, pepper);
-    assert_int_equal(writer_open(&setup, &f->writer), -EKEYREJECTED);
+    f->keys = fixture_table(KEYS, FIXTURE_SECRET + 1);
+    assert_int_equal(open_writer(f), -EKEYREJECTED);
     assert_null(f->writer);
 }
 
@@ -1047,6 +1004,90 @@ static void given_new_tier_in_config_when_reloaded_then_keys_follow(void **state
     cJSON_Delete(json);
 }
 
+/* ---- another database ---- */
+
+struct made_key {
+    char text[KEY_TEXT_BYTES];
+};
+
+static struct made_key key_of(struct fixture *f, const char *request)
+{
+    cJSON *json = ask(f, request);
+    const char *text = json_string(json_get(json, "key"), "key");
+    struct made_key made;
+
+    assert_non_null(text);
+    snprintf(made.text, sizeof(made.text), "%s", text);
+    cJSON_Delete(json);
+    return made;
+}
+
+static bool works(const struct fixture *f, const struct made_key *made)
+{
+    struct key key;
+
+    return keytable_lookup(f->keys, made->text, strlen(made->text), clock_now_at_ms(), &key) == 0;
+}
+
+struct old_and_new {
+    char copy[160];
+    struct made_key kept, rotated, before, late; /* before is what rotated was in the copy */
+};
+
+/* A copy of the database, and keys made after it. */
+static struct old_and_new make_copy(struct fixture *f)
+{
+    struct old_and_new o;
+    char sql[200];
+    sqlite3 *db;
+
+    o.kept = key_of(f, "{\"op\":\"key.create\",\"name\":\"kept\"}");
+    o.before = key_of(f, "{\"op\":\"key.create\",\"name\":\"rotated\"}");
+    snprintf(o.copy, sizeof(o.copy), "%s/copy.db", f->dir);
+    snprintf(sql, sizeof(sql), "VACUUM INTO '%s'", o.copy);
+    assert_int_equal(sqlite3_open(f->database, &db), SQLITE_OK);
+    assert_int_equal(database_exec(db, sql), 0);
+    sqlite3_close(db);
+    o.rotated = key_of(f, "{\"op\":\"key.rotate\",\"key\":\"rotated\"}");
+    o.late = key_of(f, "{\"op\":\"key.create\",\"name\":\"late\"}");
+    assert_true(works(f, &o.late) && works(f, &o.rotated) && !works(f, &o.before));
+    return o;
+}
+
+static void given_older_database_when_it_takes_the_place_then_only_its_keys_work(void **state)
+{
+    struct fixture *f = *state;
+    struct old_and_new o = make_copy(f);
+    int fd;
+
+    assert_int_equal(rename(o.copy, f->database), 0);
+    WAIT_FOR(f, !works(f, &o.late));
+    WAIT_FOR(f, works(f, &o.before));
+    assert_true(works(f, &o.kept));
+    assert_false(works(f, &o.rotated));
+    assert_false(works(f, &o.late));
+
+    fd = connect_usage(f);
+    append(f, 0, 0, 10);
+    send_ring(f, fd, 0);
+    WAIT_FOR(f, is_committed(f, 0));
+    assert_int_equal(get(f, "SELECT count(*) FROM usage"), 10);
+    close(fd);
+}
+
+static void
+given_database_exchanged_while_no_writer_runs_when_opened_then_its_keys_work(void **state)
+{
+    struct fixture *f = *state;
+    struct old_and_new o = make_copy(f);
+
+    stop_writer(f);
+    assert_int_equal(rename(o.copy, f->database), 0);
+    start_writer(f);
+    assert_true(works(f, &o.kept) && works(f, &o.before));
+    assert_false(works(f, &o.rotated) || works(f, &o.late));
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -1081,6 +1122,8 @@ int main(void)
         T(given_key_requests_when_asked_then_update_and_rotate),
         T(given_events_of_prepaid_key_when_writer_restarts_then_counted_from_ring),
         T(given_new_tier_in_config_when_reloaded_then_keys_follow),
+        T(given_older_database_when_it_takes_the_place_then_only_its_keys_work),
+        T(given_database_exchanged_while_no_writer_runs_when_opened_then_its_keys_work),
     };
 
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);

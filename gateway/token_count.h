@@ -1,0 +1,12 @@
+/* token_count.h - POST /v1/tokens/count: how many tokens a prompt is for a model, before it is
+ * sent. Costs nothing and leaves no row; the worker answers alone, in slices (gateway/counting.h).
+ */
+#ifndef XROUTER_GATEWAY_TOKEN_COUNT_H
+#define XROUTER_GATEWAY_TOKEN_COUNT_H
+
+#include "gateway/httpd.h"
+
+/* Endpoint handler; arg is the struct worker. */
+void token_count_handle(void *arg, struct http_request *request);
+
+#endif

@@ -1,0 +1,565 @@
+#include "router/dispatch.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/container.h"
+#include "common/log.h"
+#include "common/secret.h"
+
+#define BUDGET_ONE 100 /* a repeat, in hundredths of one */
+#define X              /* what a quiet time saves up */
+#define REPEAT_SHIFT_MAX 16
+
+enum try_state {
+    TRY_DUE,    /* not yet */
+    TRY_PASSED, /* passed over: switched off, its breaker open, left alone, no room in its queue */
+    TRY_FAILED
+};
+
+struct candidate_try {
+    enum try_state state;
+    bool may_repeat;
+    unsigned failures;
+};
+
+struct dispatch {
+    struct dispatcher *dispatcher;
+    struct dispatch_setup setup;
+    struct candidate_try tries[ROUTE_CANDIDATES_MAX];
+    size_t current; /* the candidate that waits or runs */
+    unsigned attempts;
+    struct attempt *attempt; /* NULL: none runs */
+    struct queue_ticket ticket;
+    struct timer backoff, deadline;
+    struct error error; /* the failure that tells most */
+    int64_t retry_after_ms;
+    struct token_usage usage; /* of the last attempt, once it is over */
+    bool usage_final;
+    int64_t waited_us, queued_us, queued_since_us;
+    bool is_committed; /* bytes of the answer may be with the client */
+    bool is_paused;
+    bool is_complete;
+    bool is_starting, has_ended;
+};
+
+/* What a failure means for the others: its rank says which of several the client is told. */
+struct failure_class {
+    int number;
+    unsigned rank;
+    bool goes_on;      /* another candidate may do better */
+    bool may_repeat;   /* so may the same one, a little later */
+    bool is_providers; /* it counts against the target's breaker */
+};
+
+static const struct failure_class FAILURE_CLASSES[] = {
+    {XR_EUNSUPPORTED, 1, true, false, false}, {XR_ENOPROVIDER, 2, true, false, false},
+    {XR_ECONTEXT, 3, true, false, false},     {XR_EQUOTA, 4, true, false, false},
+    {XR_EUPSTREAMAUTH, 5, true, false, true}, {XR_EBUSY, 6, true, true, false},
+    {XR_ETIMEOUT, 7, true, false, true},      {XR_EUPSTREAM, 8, true, true, true},
+};
+
+/* What the client or the gateway is to blame for is told at once. */
+static const struct failure_class FINAL = {0, 9, false, false, false};
+
+static const struct failure_class *class_of(int number)
+{
+    for (size_t i = 0; i < sizeof(FAILURE_CLASSES) / sizeof(FAILURE_CLASSES[0]); i++)
+        if (FAILURE_CLASSES[i].number == number)
+            return &FAILURE_CLASSES[i];
+    return &FINAL;
+}
+
+static struct loop *loop_of(const struct dispatch *d)
+{
+    return d->dispatcher->engine->loop;
+}
+
+static const struct route_candidate *candidate_at(const struct dispatch *d, size_t i)
+{
+    return &d->setup.route->candidates[i];
+}
+
+static struct target *target_of(const struct dispatch *d, size_t i)
+{
+    const struct route_candidate *c = candidate_at(d, i);
+    int index = targets_find(d->dispatcher->targets, c->provider->name, c->config->model);
+
+    return index < 0 ? NULL : target_at(d->dispatcher->targets, (size_t)index);
+}
+
+static int provider_index(const struct dispatch *d, size_t i)
+{
+    return counters_find_provider(d->dispatcher->engine->region,
+                                  candidate_at(d, i)->provider->name);
+}
+
+/* Remembers the failure if it tells more than those before; of equals the last. */
+static void remember(struct dispatch *d, const struct error *e, int64_t retry_after_ms)
+{
+    if (d->error.number != 0 && class_of(e->number)->rank < class_of(d->error.number)->rank)
+        return;
+    d->error = *e;
+    d->retry_after_ms = retry_after_ms;
+}
+
+static void finish(struct dispatch *d, int rc)
+{
+    if (d->has_ended)
+        return;
+    d->has_ended = true;
+    loop_timer_cancel(loop_of(d), &d->backoff);
+    loop_timer_cancel(loop_of(d), &d->deadline);
+    if (!d->is_starting) /* else dispatch_start() tells */
+        d->setup.callbacks->on_end(d->setup.arg, rc, rc < 0 ? &d->error : NULL);
+}
+
+/* ---- one attempt ---- */
+
+static void end_attempt(struct dispatch *d)
+{
+    if (d->attempt == NULL)
+        return;
+    d->usage = *attempt_usage(d->attempt, &d->usage_final);
+    d->is_complete = attempt_is_complete(d->attempt);
+    d->waited_us += attempt_waited_us(d->attempt);
+    attempt_free(d->attempt);
+    d->attempt = NULL;
+}
+
+/* Without a verdict: the client left, or its patience is over. */
+static void cancel_attempt(struct dispatch *d)
+{
+    struct target *t;
+
+    if (d->attempt == NULL)
+        return;
+    t = target_of(d, d->current);
+    if (t != NULL)
+        breaker_forget(&t->breaker);
+    end_attempt(d);
+}
+
+static void note_state(const struct dispatch *d, const struct target *t)
+{
+    enum breaker_state state =
+        breaker_state_now(&t->breaker, d->setup.config, loop_now_ms(loop_of(d)));
+
+    log_event(state == BREAKER_CLOSED ? LOG_INFO : LOG_WARN, "breaker_changed", d->setup.request_id,
+              "the breaker of %s at %s is %s", t->model, t->provider, BREAKER_STATE_NAMES[state]);
+}
+
+/* What the attempt says about its target. */
+static void judge(struct dispatch *d, int rc)
+{
+    struct target *t = target_of(d, d->current);
+    int64_t now_ms = loop_now_ms(loop_of(d));
+    int64_t first_us = attempt_first_byte_us(d->attempt);
+    int64_t wait_ms = attempt_retry_after_ms(d->attempt);
+
+    if (t == NULL)
+        return;
+    if (first_us > 0)
+        target_note_first_byte(t, first_us);
+    if (wait_ms > 0)
+        target_close_for(t, now_ms, wait_ms);
+    if (breaker_note(&t->breaker, d->setup.config, rc < 0 && class_of(rc)->is_providers, now_ms))
+        note_state(d, t);
+}
+
+static void next_step(struct dispatch *d);
+
+static void on_attempt_output(void *arg)
+{
+    struct dispatch *d = arg;
+
+    d->is_committed = true;
+    d->setup.callbacks->on_output(d->setup.arg);
+}
+
+static void on_attempt_end(void *arg, int rc, const struct error *e)
+{
+    struct dispatch *d = arg;
+    const struct failure_class *class = class_of(rc);
+    struct candidate_try *try = &d->tries[d->current];
+    /* The source of tokens repeats by itself. */
+    bool may_repeat = class->may_repeat && attempt_was_sent(d->attempt);
+    struct error failure = {0};
+    int64_t wait_ms = 0;
+
+    judge(d, rc);
+    if (rc < 0) {
+        failure = *e; /* it goes with the attempt */
+        wait_ms = attempt_retry_after_ms(d->attempt);
+    }
+    end_attempt(d);
+    queue_leave(d->dispatcher->queues, &d->ticket);
+    if (rc < 0) {
+        remember(d, &failure, wait_ms);
+        try->state = TRY_FAILED;
+        try->may_repeat = may_repeat;
+        try->failures++;
+    }
+    if (rc == 0 || d->is_committed || !class->goes_on)
+        finish(d, rc);
+    else
+        next_step(d);
+}
+
+static const struct attempt_callbacks attempt_callbacks = {
+    .on_output = on_attempt_output,
+    .on_end = on_attempt_end,
+};
+
+/* Nothing of a failed try is left, neither bytes nor tokens. */
+static void wipe_traces(struct dispatch *d)
+{
+    if (!d->setup.request->stream)
+        buf_reset(d->setup.out);
+    buf_reset(d->setup.ignored);
+    d->setup.meter->reset(d->setup.meter);
+    d->setup.event->tokens_output = 0;
+    atomic_store_explicit(d->setup.has_answer, 0, memory_order_release);
+}
+
+/* The slot is held. False: it could not even be begun, and is marked. */
+static bool begin(struct dispatch *d, size_t i)
+{
+    const struct route_candidate *c = candidate_at(d, i);
+    const struct attempt_setup setup = {.config = d->setup.config,
+                                        .provider = c->provider,
+                                        .candidate = c->config,
+                                        .request = d->setup.request,
+                                        .identity = d->setup.identity,
+                                        .request_id = d->setup.request_id,
+                                        .out = d->setup.out,
+                                        .ignored = d->setup.ignored,
+                                        .meter = d->setup.meter,
+                                        .event = d->setup.event,
+                                        .has_answer = d->setup.has_answer,
+                                        .callbacks = &attempt_callbacks,
+                                        .arg = d};
+    struct target *t = target_of(d, i);
+    struct error e = {0};
+    int rc;
+
+    if (t != NULL && !breaker_allows(&t->breaker, d->setup.config, loop_now_ms(loop_of(d)))) {
+        d->tries[i].state = TRY_PASSED;
+        queue_leave(d->dispatcher->queues, &d->ticket);
+        return false;
+    }
+    wipe_traces(d);
+    d->current = i;
+    d->attempts++;
+    d->setup.event->price = c->price;
+    rc = attempt_start(d->dispatcher->engine, &setup, &d->attempt, &e);
+    if (rc == 0) {
+        if (d->is_paused)
+            attempt_pause(d->attempt);
+        return true;
+    }
+    if (t != NULL)
+        breaker_forget(&t->breaker);
+    queue_leave(d->dispatcher->queues, &d->ticket);
+    d->tries[i].state = TRY_FAILED;
+    remember(d, &e, 0);
+    return false;
+}
+
+/* ---- which one is next ---- */
+
+static void pass_over(struct dispatch *d, size_t i, int number, int64_t wait_ms, const char *why)
+{
+    struct error e = {0};
+
+    d->tries[i].state = TRY_PASSED;
+    error_set(&e, number, NULL, "%s", why);
+    remember(d, &e, wait_ms);
+}
+
+/* Whether the candidate may be tried now; if not it is passed over. */
+static bool is_open(struct dispatch *d, size_t i)
+{
+    struct target *t = target_of(d, i);
+    int provider = provider_index(d, i);
+    int64_t now_ms = loop_now_ms(loop_of(d));
+    int64_t closed_ms;
+
+    if (provider >= 0 &&
+        targets_switch(d->dispatcher->targets, (size_t)provider) != PROVIDER_ENABLED) {
+        pass_over(d, i, XR_ENOPROVIDER, 0,
+                  "The provider is switched off by the gateway's operator.");
+        return false;
+    }
+    if (t == NULL)
+        return true; /* no place in the statistics: nothing is known against it */
+    closed_ms = atomic_load_explicit(&t->closed_until_ms, memory_order_relaxed) - now_ms;
+    if (closed_ms > 0) {
+        pass_over(d, i, XR_EBUSY, closed_ms,
+                  "The provider has asked to be left alone for a while.");
+        return false;
+    }
+    if (breaker_state_now(&t->breaker, d->setup.config, now_ms) == BREAKER_OPEN) {
+        pass_over(d, i, XR_ENOPROVIDER, breaker_wait_ms(&t->breaker, d->setup.config, now_ms),
+                  "The provider has failed again and again, and is left alone for a moment.");
+        return false;
+    }
+    return true;
+}
+
+/* 0 = a slot is held, 1 = waits, XR_EBUSY. */
+static int take_slot(struct dispatch *d, size_t i, uint32_t length)
+{
+    int provider = provider_index(d, i);
+
+    if (provider < 0)
+        return 0; /* no place in the statistics: unlimited */
+    return queue_enter(d->dispatcher->queues, &d->ticket, (size_t)provider,
+                       candidate_at(d, i)->provider->max_concurrent, d->setup.key_id, length,
+                       d->setup.config->queue_wait_ms);
+}
+
+static void pass_over_busy(struct dispatch *d, size_t i)
+{
+    int provider = provider_index(d, i);
+
+    pass_over(
+        d, i, XR_EBUSY,
+        provider < 0 ? 0 : queue_retry_after_ms(d->dispatcher->queues, (size_t)provider),
+        "All of the provider's slots are taken, and too many requests wait for them already.");
+}
+
+static void on_turn(struct queue_ticket *ticket, int rc)
+{
+    struct dispatch *d = container_of(ticket, struct dispatch, ticket);
+
+    d->queued_us += clock_monotonic_us() - d->queued_since_us;
+    d->queued_since_us = 0;
+    if (rc < 0)
+        pass_over_busy(d, d->current);
+    else if (begin(d, d->current))
+        return;
+    next_step(d);
+}
+
+/* One that has a free slot; true if it is on its way. */
+static bool try_free_one(struct dispatch *d)
+{
+    for (size_t i = 0; i < d->setup.route->candidate_count; i++) {
+        if (d->tries[i].state != TRY_DUE || !is_open(d, i))
+            continue;
+        if (take_slot(d, i, 0) == 0 && begin(d, i))
+            return true;
+        if (class_of(d->error.number) == &FINAL && d->error.number != 0)
+            return false;
+    }
+    return false;
+}
+
+/* One where a turn can be waited for. */
+static bool wait_for_one(struct dispatch *d)
+{
+    for (size_t i = 0; i < d->setup.route->candidate_count; i++) {
+        int rc;
+
+        if (d->tries[i].state != TRY_DUE)
+            continue;
+        d->current = i;
+        rc = take_slot(d, i, d->setup.config->queue_length);
+        if (rc == 1) {
+            d->queued_since_us = clock_monotonic_us();
+            return true;
+        }
+        if (rc == 0 && begin(d, i))
+            return true;
+        if (rc < 0)
+            pass_over_busy(d, i);
+    }
+    return false;
+}
+
+static int64_t jitter_ms(int64_t most_ms)
+{
+    uint32_t random = 0;
+
+    (void)secret_random((uint8_t *)&random, sizeof(random)); /* 0 is a wait, too */
+    return (int64_t)(random % (uint64_t)(most_ms + 1));
+}
+
+/* How long to wait before the candidate is tried again. */
+static int64_t backoff_ms(const struct dispatch *d, size_t i)
+{
+    const struct config *config = d->setup.config;
+    const struct target *t = target_of(d, i);
+    unsigned shift = d->tries[i].failures - 1;
+    int64_t most_ms = config->retry_backoff_ms
+                      << (shift < REPEAT_SHIFT_MAX ? shift : REPEAT_SHIFT_MAX);
+    int64_t wait_ms =
+        jitter_ms(most_ms < config->retry_backoff_max_ms ? most_ms : config->retry_backoff_max_ms);
+    int64_t closed_ms = 0;
+
+    if (t != NULL)
+        closed_ms = atomic_load_explicit(&t->closed_until_ms, memory_order_relaxed) -
+                    loop_now_ms(loop_of(d));
+    return wait_ms > closed_ms ? wait_ms : closed_ms;
+}
+
+static bool fits_deadline(const struct dispatch *d, int64_t wait_ms)
+{
+    return d->setup.deadline_ms == 0 || loop_now_ms(loop_of(d)) + wait_ms < d->setup.deadline_ms;
+}
+
+/* After the first that may be repeated; true if it will be. */
+static bool plan_repeat(struct dispatch *d)
+{
+    struct dispatcher *dispatcher = d->dispatcher;
+
+    if (d->attempts >= d->setup.config->retry_attempts || dispatcher->budget < BUDGET_ONE)
+        return false;
+    for (size_t i = 0; i < d->setup.route->candidate_count; i++) {
+        int64_t wait_ms;
+
+        if (d->tries[i].state != TRY_FAILED || !d->tries[i].may_repeat)
+            continue;
+        wait_ms = backoff_ms(d, i);
+        if (wait_ms > d->setup.config->retry_backoff_max_ms || !fits_deadline(d, wait_ms) ||
+            loop_timer_set(loop_of(d), &d->backoff, wait_ms) < 0)
+            continue;
+        d->current = i;
+        dispatcher->budget -= BUDGET_ONE;
+        counter_inc(&dispatcher->engine->counters->upstream_retries_total);
+        return true;
+    }
+    return false;
+}
+
+static void next_step(struct dispatch *d)
+{
+    bool is_final = d->error.number != 0 && class_of(d->error.number) == &FINAL;
+
+    if (!is_final && d->attempts < d->setup.config->retry_attempts &&
+        (try_free_one(d) || wait_for_one(d)))
+        return;
+    is_final = d->error.number != 0 && class_of(d->error.number) == &FINAL;
+    if (is_final || !plan_repeat(d))
+        finish(d, d->error.number);
+}
+
+static void on_backoff(struct timer *t)
+{
+    struct dispatch *d = container_of(t, struct dispatch, backoff);
+
+    d->tries[d->current].state = TRY_DUE;
+    next_step(d);
+}
+
+static void on_deadline(struct timer *t)
+{
+    struct dispatch *d = container_of(t, struct dispatch, deadline);
+
+    if (d->attempt != NULL && attempt_is_complete(d->attempt))
+        return; /* only the end of its framing is waited for */
+    cancel_attempt(d);
+    queue_leave(d->dispatcher->queues, &d->ticket);
+    error_set(&d->error, XR_ETIMEOUT, NULL, "The request's own deadline has passed.");
+    d->retry_after_ms = 0;
+    finish(d, XR_ETIMEOUT);
+}
+
+/* ---- from outside ---- */
+
+int dispatch_start(struct dispatcher *dispatcher, const struct dispatch_setup *setup,
+                   struct dispatch **out, int64_t *retry_after_ms, struct error *e)
+{
+    struct dispatch *d = calloc(1, sizeof(*d));
+    uint32_t earned = setup->config->retry_budget_percent;
+
+    *out = NULL;
+    *retry_after_ms = 0;
+    if (d == NULL)
+        return error_set(e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
+    d->dispatcher = dispatcher;
+    d->setup = *setup;
+    d->usage = (struct token_usage){-1, 0, 0};
+    d->ticket.on_turn = on_turn;
+    d->backoff.on_timer = on_backoff;
+    d->deadline.on_timer = on_deadline;
+    dispatcher->budget = dispatcher->budget + earned < DISPATCH_BUDGET_MAX
+                             ? dispatcher->budget + earned
+                             : DISPATCH_BUDGET_MAX;
+    d->is_starting = true;
+    if (setup->deadline_ms != 0 &&
+        loop_timer_set(loop_of(d), &d->deadline, setup->deadline_ms - loop_now_ms(loop_of(d))) < 0)
+        error_set(&d->error, XR_EINTERNAL, NULL, "The gateway is out of memory.");
+    next_step(d);
+    d->is_starting = false;
+    if (!d->has_ended) {
+        *out = d;
+        return 0;
+    }
+    *e = d->error;
+    *retry_after_ms = d->retry_after_ms;
+    dispatch_free(d);
+    return e->number;
+}
+
+void dispatch_free(struct dispatch *d)
+{
+    if (d == NULL)
+        return;
+    loop_timer_cancel(loop_of(d), &d->backoff);
+    loop_timer_cancel(loop_of(d), &d->deadline);
+    cancel_attempt(d);
+    queue_leave(d->dispatcher->queues, &d->ticket);
+    free(d);
+}
+
+void dispatch_pause(struct dispatch *d)
+{
+    d->is_paused = true;
+    if (d->attempt != NULL)
+        attempt_pause(d->attempt);
+}
+
+void dispatch_resume(struct dispatch *d)
+{
+    d->is_paused = false;
+    if (d->attempt != NULL)
+        attempt_resume(d->attempt);
+}
+
+const struct token_usage *dispatch_usage(const struct dispatch *d, bool *final)
+{
+    if (d->attempt != NULL)
+        return attempt_usage(d->attempt, final);
+    *final = d->usage_final;
+    return &d->usage;
+}
+
+bool dispatch_is_complete(const struct dispatch *d)
+{
+    return d->attempt != NULL ? attempt_is_complete(d->attempt) : d->is_complete;
+}
+
+int64_t dispatch_waited_us(const struct dispatch *d)
+{
+    return d->waited_us + (d->attempt != NULL ? attempt_waited_us(d->attempt) : 0);
+}
+
+int64_t dispatch_queued_us(const struct dispatch *d)
+{
+    return d->queued_us + (d->queued_since_us != 0 ? clock_monotonic_us() - d->queued_since_us : 0);
+}
+
+const struct route_candidate *dispatch_candidate(const struct dispatch *d, unsigned *attempts)
+{
+    *attempts = d->attempts;
+    return d->attempts > 0 ? candidate_at(d, d->current) : NULL;
+}
+
+int64_t dispatch_retry_after_ms(const struct dispatch *d)
+{
+    return d->retry_after_ms;
+}

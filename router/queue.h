@@ -1,0 +1,66 @@
+/* queue.h - how many requests a provider serves at once: slots in shared memory, exact over all
+ * workers, and a bounded fair queue for who must wait.
+ *
+ * A slot is a word that names its worker, taken by compare-and-swap, so what a dead worker held can
+ * be given back. Who waits has an entry with a tag: the number of the round in which its key's turn
+ * comes (each key has one turn a round, however many requests it sends). The entry with the
+ * smallest tag is first, and only the first may take a slot; nobody overtakes. Who frees a slot
+ * wakes the worker of the first by its eventfd. No lock anywhere. */
+#ifndef XROUTER_ROUTER_QUEUE_H
+#define XROUTER_ROUTER_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/loop.h"
+#include "common/shm.h"
+
+#define QUEUE_REGION "queue"
+#define QUEUE_SLOTS_MAX 1024  /* a provider's max_concurrent from here on is no limit */
+#define QUEUE_WAITERS_MAX 256 /* of one provider; queue.length is at most this */
+
+struct queue_region; /* in shared memory; opaque */
+struct queues;       /* a worker's view; opaque */
+
+/* providers: with the counters' indexes. init expects zeroed memory. */
+struct shm_region_spec queue_region_spec(size_t providers);
+void queue_region_init(struct queue_region *r, size_t providers);
+struct queue_region *queue_region_get(const struct shm *shm);
+/* What a dead worker held and waited for; wake_fds[slot] of each worker. The master's alone. */
+void queue_reap(struct queue_region *r, size_t worker_slot, const int *wake_fds);
+/* For stat: slots taken, and entries waiting. */
+void queue_look(const struct queue_region *r, size_t provider, uint32_t *taken, uint32_t *waiting);
+
+/* wake_fds: one eventfd (non-blocking) for each worker slot, borrowed; worker_slot is this one's. 0
+ * or -errno. */
+int queues_new(struct loop *loop, struct queue_region *r, size_t worker_slot, const int *wake_fds,
+               struct queues **out);
+void queues_free(struct queues *q); /* nobody may wait any more. NULL is fine */
+
+struct queue_ticket { /* embedded; zero = nothing held */
+    /* The wait is over: 0 = a slot is held; XR_EBUSY = the deadline came first. From the loop,
+     * never from queue_enter(). */
+    void (*on_turn)(struct queue_ticket *t, int rc);
+    /* private */
+    struct queue_ticket *next, *prev;
+    int64_t deadline_ms;
+    size_t provider;
+    uint32_t limit;
+    uint32_t entry; /* + 1, 0 = not waiting */
+    uint32_t slot;  /* + 1, 0 = none held */
+};
+
+/* A slot of the provider, which has limit of them, for a request of that key. 0 = held; 1 = waits
+ * for at most wait_ms (at most length others wait before it is refused); XR_EBUSY = the queue is
+ * full.
+ */
+int queue_enter(struct queues *q, struct queue_ticket *t, size_t provider, uint32_t limit,
+                uint64_t key, uint32_t length, int64_t wait_ms);
+/* Gives the slot back, or stops waiting. Neither is fine. */
+void queue_leave(struct queues *q, struct queue_ticket *t);
+/* How long somebody who was refused should wait, from how fast turns come: at least 1000 ms, at
+ * most 60000. */
+int64_t queue_retry_after_ms(const struct queues *q, size_t provider);
+
+#endif

@@ -1,0 +1,186 @@
+#include "router/status.h"
+
+#include "common/clock.h"
+#include "common/json.h"
+#include "router/queue.h"
+#include "router/targets.h"
+
+const char *const PROVIDER_SWITCH_NAMES[] = {"enabled", "disabled", "draining"};
+
+/* What is shown of a target at this moment. */
+struct target_view {
+    const struct target *target;
+    enum breaker_state breaker;
+    uint64_t opened_total;
+    uint64_t first_byte_us;
+    int64_t closed_ms; /* the provider's Retry-After, what is left of it */
+};
+
+static struct target_view look(const struct target *t, int64_t now_ms)
+{
+    int64_t closed_ms = atomic_load_explicit(&t->closed_until_ms, memory_order_relaxed) - now_ms;
+
+    return (struct target_view){
+        .target = t,
+        .breaker = breaker_state_seen(&t->breaker),
+        .opened_total = atomic_load_explicit(&t->breaker.opened_total, memory_order_relaxed),
+        .first_byte_us = atomic_load_explicit(&t->first_byte_us, memory_order_relaxed),
+        .closed_ms = closed_ms > 0 ? closed_ms : 0};
+}
+
+static void put_target(struct buf *out, const struct target_view *v)
+{
+    buf_byte(out, '{');
+    json_put_field_text(out, "provider", v->target->provider);
+    json_put_field_text(out, "model", v->target->model);
+    json_put_field_text(out, "breaker", BREAKER_STATE_NAMES[v->breaker]);
+    json_put_field_u64(out, "breaker_opened_total", v->opened_total);
+    json_put_field_u64(out, "first_byte_ms", (v->first_byte_us + 500) / 1000);
+    json_put_field_i64(out, "left_alone_ms", v->closed_ms);
+    buf_byte(out, '}');
+}
+
+static void put_queue(struct buf *out, struct targets_region *targets,
+                      const struct queue_region *queue, size_t provider, const char *name)
+{
+    uint32_t taken, waiting;
+
+    queue_look(queue, provider, &taken, &waiting);
+    buf_byte(out, '{');
+    json_put_field_text(out, "provider", name);
+    json_put_field_text(out, "switch", PROVIDER_SWITCH_NAMES[targets_switch(targets, provider)]);
+    json_put_field_u64(out, "slots_taken", taken);
+    json_put_field_u64(out, "waiting", waiting);
+    buf_byte(out, '}');
+}
+
+int status_render_json(const struct shm *shm, const struct counters_region *names, struct buf *out)
+{
+    struct targets_region *targets = targets_region_get(shm);
+    const struct queue_region *queue = queue_region_get(shm);
+    int64_t now_ms = clock_monotonic_ms();
+    const struct target *t;
+    const char *name;
+
+    if (targets == NULL || queue == NULL)
+        return out->err;
+    json_put_key(out, "queues");
+    buf_byte(out, '[');
+    for (size_t i = 0; (name = counters_provider_name(names, i)) != NULL; i++) {
+        buf_str(out, i == 0 ? "" : ",");
+        put_queue(out, targets, queue, i, name);
+    }
+    buf_byte(out, ']');
+    json_put_key(out, "targets");
+    buf_byte(out, '[');
+    for (size_t i = 0; (t = target_at(targets, i)) != NULL; i++) {
+        const struct target_view view = look(t, now_ms);
+
+        buf_str(out, i == 0 ? "" : ",");
+        put_target(out, &view);
+    }
+    buf_byte(out, ']');
+    return out->err;
+}
+
+/* ---- Prometheus ---- */
+
+struct target_gauge {
+    const char *name, *type, *help;
+    uint64_t (*read)(const struct target_view *v);
+};
+
+static uint64_t read_breaker(const struct target_view *v)
+{
+    return (uint64_t)v->breaker;
+}
+
+static uint64_t read_opened(const struct target_view *v)
+{
+    return v->opened_total;
+}
+
+static uint64_t read_left_alone(const struct target_view *v)
+{
+    return v->closed_ms > 0;
+}
+
+static const struct target_gauge TARGET_GAUGES[] = {
+    {"target_breaker_state", "gauge",
+     "The circuit breaker of a provider's model: 0 closed, 1 open, 2 half open", read_breaker},
+    {"target_breaker_opened_total", "counter", "How often that breaker has opened", read_opened},
+    {"target_left_alone", "gauge", "1 while the provider's Retry-After lasts", read_left_alone},
+};
+
+struct queue_view {
+    uint32_t taken, waiting, is_off;
+};
+
+struct queue_gauge {
+    const char *name, *help;
+    size_t offset;
+};
+
+static const struct queue_gauge QUEUE_GAUGES[] = {
+    {"provider_slots_taken", "Requests that hold a slot of the provider's max_concurrent",
+     offsetof(struct queue_view, taken)},
+    {"provider_waiting", "Requests that wait for such a slot",
+     offsetof(struct queue_view, waiting)},
+    {"provider_switched_off", "1 while an operator has switched the provider off",
+     offsetof(struct queue_view, is_off)},
+};
+
+static void put_head(struct buf *out, const char *name, const char *type, const char *help)
+{
+    buf_printf(out, "# HELP xrouter_%s %s\n# TYPE xrouter_%s %s\n", name, help, name, type);
+}
+
+static void put_targets(struct buf *out, struct targets_region *targets,
+                        const struct target_gauge *gauge)
+{
+    int64_t now_ms = clock_monotonic_ms();
+    const struct target *t;
+
+    put_head(out, gauge->name, gauge->type, gauge->help);
+    for (size_t i = 0; (t = target_at(targets, i)) != NULL; i++) {
+        const struct target_view view = look(t, now_ms);
+
+        buf_printf(out, "xrouter_%s{provider=\"", gauge->name);
+        counters_put_label(out, t->provider);
+        buf_str(out, "\",model=\"");
+        counters_put_label(out, t->model);
+        buf_printf(out, "\"} %llu\n", (unsigned long long)gauge->read(&view));
+    }
+}
+
+static void put_queues(struct buf *out, struct targets_region *targets,
+                       const struct queue_region *queue, const struct counters_region *names,
+                       const struct queue_gauge *gauge)
+{
+    const char *name;
+
+    put_head(out, gauge->name, "gauge", gauge->help);
+    for (size_t i = 0; (name = counters_provider_name(names, i)) != NULL; i++) {
+        struct queue_view view = {.is_off = targets_switch(targets, i) != PROVIDER_ENABLED};
+
+        queue_look(queue, i, &view.taken, &view.waiting);
+        buf_printf(out, "xrouter_%s{provider=\"", gauge->name);
+        counters_put_label(out, name);
+        buf_printf(out, "\"} %u\n", *(const uint32_t *)((const char *)&view + gauge->offset));
+    }
+}
+
+int status_render_prometheus(const struct shm *shm, const struct counters_region *names,
+                             struct buf *out)
+{
+    struct targets_region *targets = targets_region_get(shm);
+    const struct queue_region *queue = queue_region_get(shm);
+
+    if (targets == NULL || queue == NULL)
+        return out->err;
+    for (size_t i = 0; i < sizeof(QUEUE_GAUGES) / sizeof(QUEUE_GAUGES[0]); i++)
+        put_queues(out, targets, queue, names, &QUEUE_GAUGES[i]);
+    for (size_t i = 0; i < sizeof(TARGET_GAUGES) / sizeof(TARGET_GAUGES[0]); i++)
+        put_targets(out, targets, &TARGET_GAUGES[i]);
+    return out->err;
+}

@@ -1,0 +1,2 @@
+DROP VIEW model_calibration_view;
+DROP TABLE model_calibration;

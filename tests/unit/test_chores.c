@@ -18,6 +18,7 @@ struct fixture {
     struct config *config;
     struct counters counters;
     struct counters_region *region;
+    struct calibration_region *calibration;
     struct chores *chores;
 };
 
@@ -27,6 +28,7 @@ static void open_chores(struct fixture *f)
                                        .config = f->config,
                                        .counters = &f->counters,
                                        .region = f->region,
+                                       .calibration = f->calibration,
                                        .now_ms = clock_monotonic_ms()};
 
     f->chores = chores_new(&setup);
@@ -56,6 +58,10 @@ static int set_up(void **state)
                      0);
     memset(f.region, 0, counters_region_spec(1, 4, 4).bytes);
     counters_region_init(f.region, 1, 4, 4);
+    assert_int_equal(counters_register_model(f.region, "m"), 0);
+    f.calibration = calloc(1, calibration_region_spec(4).bytes);
+    assert_non_null(f.calibration);
+    calibration_region_init(f.calibration, 4);
     *state = &f;
     return 0;
 }
@@ -67,6 +73,7 @@ static int tear_down(void **state)
     chores_free(f->chores);
     ledger_close(f->ledger);
     free(f->region);
+    free(f->calibration);
     config_unref(f->config);
     fixture_remove_dir(f->dir);
     return 0;
@@ -213,6 +220,84 @@ static void given_retention_when_config_changes_then_it_begins(void **state)
     assert_int_equal(fixture_get(f->ledger, "SELECT count(*) FROM usage"), 0);
 }
 
+/* Every chore that is due at that moment, once. */
+static bool turn_all(struct fixture *f, int64_t now_ms)
+{
+    bool has_committed = false;
+
+    for (int i = 0; i < 8; i++)
+        has_committed |= chores_turn(f->chores, now_ms, clock_now_at_ms());
+    return has_committed;
+}
+
+static int64_t stored_tokens(struct fixture *f)
+{
+    return fixture_get(f->ledger, "SELECT coalesce(sum(tokens), 0) FROM model_calibration");
+}
+
+static void given_ratio_that_changes_when_turned_then_written_once_an_interval(void **state)
+{
+    struct fixture *f = *state;
+    int64_t now_ms;
+
+    open_chores(f);
+    now_ms = clock_monotonic_ms();
+    calibration_learn(f->calibration, 0, 100, 110);
+    assert_true(turn_all(f, now_ms));
+    assert_int_equal(stored_tokens(f), 100);
+    calibration_learn(f->calibration, 0, 100, 110);
+    turn_all(f, now_ms + 99);
+    assert_int_equal(stored_tokens(f), 100);
+    turn_all(f, now_ms + 100); /* ledger.status_ms */
+    assert_int_equal(stored_tokens(f), 200);
+}
+
+static void given_ratio_when_stopped_and_started_then_it_is_known_at_once(void **state)
+{
+    struct fixture *f = *state;
+
+    open_chores(f);
+    turn_all(f, clock_monotonic_ms());
+    calibration_learn(f->calibration, 0, 100, 110);
+    close_chores(f);
+    assert_int_equal(stored_tokens(f), 100);
+    memset(f->calibration, 0, calibration_region_spec(4).bytes);
+    calibration_region_init(f->calibration, 4);
+    open_chores(f);
+    assert_int_equal(calibration_get(f->calibration, 0).ratio, 1100000);
+    assert_int_equal(calibration_get(f->calibration, 0).tokens, 100);
+}
+
+static void given_another_database_when_begun_anew_then_ratios_are_written_at_once(void **state)
+{
+    struct fixture *f = *state;
+    int64_t now_ms;
+
+    open_chores(f);
+    now_ms = clock_monotonic_ms();
+    calibration_learn(f->calibration, 0, 100, 110);
+    turn_all(f, now_ms);
+    assert_int_equal(database_exec(ledger_db(f->ledger), "DELETE FROM model_calibration"), 0);
+    turn_all(f, now_ms);
+    assert_int_equal(stored_tokens(f), 0);
+    chores_begin_anew(f->chores);
+    turn_all(f, now_ms);
+    assert_int_equal(stored_tokens(f), 100);
+}
+
+static void given_no_ratios_to_keep_when_run_then_the_other_chores_work(void **state)
+{
+    struct fixture *f = *state;
+
+    free(f->calibration);
+    f->calibration = NULL;
+    open_chores(f);
+    chores_begin_anew(f->chores);
+    chores_set_config(f->chores, f->config);
+    wait_for(f, &f->counters.ledger_verified_timestamp_seconds);
+    assert_int_equal(stored_tokens(f), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +310,10 @@ int main(void)
         TEST(given_check_broken_off_when_stopped_then_due_again),
         TEST(given_locked_database_when_turned_then_commits_are_not_touched),
         TEST(given_retention_when_config_changes_then_it_begins),
+        TEST(given_ratio_that_changes_when_turned_then_written_once_an_interval),
+        TEST(given_ratio_when_stopped_and_started_then_it_is_known_at_once),
+        TEST(given_another_database_when_begun_anew_then_ratios_are_written_at_once),
+        TEST(given_no_ratios_to_keep_when_run_then_the_other_chores_work),
 #undef TEST
     };
 

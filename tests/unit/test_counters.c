@@ -246,6 +246,77 @@ static void given_counters_when_rendered_as_json_then_strict_json_with_all_of_th
     buf_clear(&out);
 }
 
+/* The third model has none. */
+static bool read_weight(const void *arg, size_t model, uint64_t *value)
+{
+    const uint64_t *weights = arg;
+
+    *value = model < 2 ? weights[model] : 0;
+    return model < 2;
+}
+
+static const uint64_t WEIGHTS[] = {1083400, 20000007};
+static const struct model_gauge GAUGES[] = {
+    {"weight", 6, "How heavy\\it is", read_weight},
+    {"grams", 0, "The same", read_weight},
+};
+static const struct model_gauges MORE = {GAUGES, 2, WEIGHTS};
+
+static void register_three_models(struct counters_region *r)
+{
+    assert_int_equal(counters_register_model(r, "a"), 0);
+    assert_int_equal(counters_register_model(r, "b\"c"), 1);
+    assert_int_equal(counters_register_model(r, "d"), 2);
+}
+
+static void given_gauges_from_elsewhere_when_rendered_then_families_of_models(void **state)
+{
+    struct buf out;
+
+    register_three_models(*state);
+    buf_init(&out, 1 << 20);
+    assert_int_equal(counters_render_prometheus(*state, &MORE, &out), 0);
+    assert_non_null(strstr(buf_text(&out), "\n# HELP xrouter_model_weight How heavy\\\\it is\n"
+                                           "# TYPE xrouter_model_weight gauge\n"
+                                           "xrouter_model_weight{model=\"a\"} 1.083400\n"
+                                           "xrouter_model_weight{model=\"b\\\"c\"} 20.000007\n"
+                                           "# HELP xrouter_model_grams The same\n"
+                                           "# TYPE xrouter_model_grams gauge\n"
+                                           "xrouter_model_grams{model=\"a\"} 1083400\n"
+                                           "xrouter_model_grams{model=\"b\\\"c\"} 20000007\n"));
+    assert_null(strstr(buf_text(&out), "xrouter_model_weight{model=\"d\"}"));
+    assert_null(strstr(buf_text(&out), "xrouter_provider_weight"));
+    buf_clear(&out);
+}
+
+static void given_gauges_from_elsewhere_when_rendered_as_json_then_members_of_models(void **state)
+{
+    const cJSON *models, *last;
+    struct buf out;
+    int64_t grams;
+    cJSON *root;
+
+    register_three_models(*state);
+    assert_int_equal(counters_register_provider(*state, "p"), 0);
+    buf_init(&out, 1 << 20);
+    buf_byte(&out, '{');
+    assert_int_equal(counters_render_json(*state, &MORE, &out), 0);
+    buf_byte(&out, '}');
+    root = json_parse(out.data, out.len, &JSON_LIMITS_DEFAULT, NULL, NULL);
+    assert_non_null(root);
+    models = json_get(root, "models");
+    assert_string_equal(json_string(cJSON_GetArrayItem(models, 0), "weight"), "1.083400");
+    assert_string_equal(json_string(cJSON_GetArrayItem(models, 1), "weight"), "20.000007");
+    assert_int_equal(json_get_i64(cJSON_GetArrayItem(models, 1), "grams", &grams), 0);
+    assert_int_equal(grams, 20000007);
+    last = cJSON_GetArrayItem(models, 2);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(last, "weight")));
+    assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(last, "grams")));
+    assert_false(cJSON_HasObjectItem(cJSON_GetArrayItem(json_get(root, "providers"), 0), "weight"));
+    cJSON_Delete(root);
+    buf_clear(&out);
+}
+
 int main(void)
 {
 #define COUNTERS_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -260,6 +331,8 @@ int main(void)
         COUNTERS_TEST(given_names_with_special_characters_when_rendered_then_labels_are_escaped),
         COUNTERS_TEST(given_all_families_when_rendered_then_each_name_has_one_type),
         COUNTERS_TEST(given_counters_when_rendered_as_json_then_strict_json_with_all_of_them),
+        COUNTERS_TEST(given_gauges_from_elsewhere_when_rendered_then_families_of_models),
+        COUNTERS_TEST(given_gauges_from_elsewhere_when_rendered_as_json_then_members_of_models),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

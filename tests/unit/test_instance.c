@@ -88,6 +88,7 @@ static void given_config_when_created_then_slots_for_two_generations(void **stat
     assert_non_null(in->addresses);
     assert_non_null(in->accounts);
     assert_int_equal(accounts_count(in->accounts), 0);
+    assert_int_equal(calibration_count(in->calibration), 2);
     assert_non_null(in->keys);
     assert_non_null(in->tokens);
     assert_memory_equal(shm_start_id(in->shm), shm_start_id(in->secret), SHM_START_ID_BYTES);
@@ -131,6 +132,36 @@ static void given_crashed_instance_when_attached_then_what_recovery_needs_is_the
     assert_non_null(old.outbox);
     assert_non_null(old.processes);
     assert_null(old.secret);
+    instance_close(&old);
+}
+
+/* As an earlier version left it: with what recovery needs, and without what has come since. */
+static void given_older_object_when_attached_then_found_without_newer_regions(void **state)
+{
+    struct fixture *f = *state;
+    const struct shm_region_spec specs[] = {
+        counters_region_spec(9, 2, 1),
+        processes_region_spec(6),
+        inflight_region_spec(6, 4),
+        outbox_region_spec(6, 65536),
+    };
+    uint8_t start_id[SHM_START_ID_BYTES] = {1};
+    char name[SHM_NAME_BYTES];
+    struct instance old;
+    const char *fault;
+    struct shm *shm;
+
+    assert_int_equal(instance_unlink(f->config->runtime_dir), 0);
+    object_name(f, "", name);
+    assert_int_equal(shm_create(name, 0640, specs, 4, start_id, &shm), 0);
+    counters_region_init(shm_region(shm, specs[0].name, specs[0].layout, NULL), 9, 2, 1);
+    processes_region_init(shm_region(shm, specs[1].name, specs[1].layout, NULL), 6);
+    inflight_region_init(shm_region(shm, specs[2].name, specs[2].layout, NULL), 6, 4, 7);
+    outbox_region_init(shm_region(shm, specs[3].name, specs[3].layout, NULL), 6, 65536);
+    shm_close(shm);
+    assert_int_equal(instance_attach(&old, f->config->runtime_dir, &fault), 0);
+    assert_non_null(old.outbox);
+    assert_null(old.calibration);
     instance_close(&old);
 }
 
@@ -237,6 +268,7 @@ int main(void)
         INSTANCE_TEST(given_objects_when_created_then_secrets_are_for_the_owner_alone),
         INSTANCE_TEST(given_existing_objects_when_created_again_then_refused_with_reason),
         INSTANCE_TEST(given_crashed_instance_when_attached_then_what_recovery_needs_is_there),
+        INSTANCE_TEST(given_older_object_when_attached_then_found_without_newer_regions),
         INSTANCE_TEST(given_no_objects_when_attached_then_enoent),
         INSTANCE_TEST(given_damaged_object_when_set_aside_then_kept_under_another_name),
         INSTANCE_TEST(given_config_when_registered_then_names_are_found_and_numeric_hosts_left_out),

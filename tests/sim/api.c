@@ -2,16 +2,12 @@
 
 #include <string.h>
 
-#include "common/clock.h"
-#include "common/json.h"
 #include "tests/sim/chat.h"
 #include "tests/sim/control.h"
+#include "tests/sim/dialect.h"
 #include "tests/sim/ids.h"
 #include "tests/sim/oauth.h"
-#include "tests/sim/rules.h"
 #include "tests/sim/sim.h"
-
-static const char models_prefix[] = "/v1/models/";
 
 static bool has_prefix(struct span span, const char *prefix)
 {
@@ -20,96 +16,51 @@ static bool has_prefix(struct span span, const char *prefix)
     return span.len >= n && memcmp(span.data, prefix, n) == 0;
 }
 
+static const struct {
+    const char *path;
+    bool is_prefix;
+    enum route route;
+} routes[] = {
+    {"/v1/chat/completions", false, ROUTE_CHAT},
+    {"/api/v2/oauth", false, ROUTE_OAUTH},
+    {"/v1/models", false, ROUTE_MODELS},
+    {"/v1/models/", true, ROUTE_MODEL},
+    {"/openai/v1/chat/completions", false, ROUTE_OPENAI_CHAT},
+    {"/openai/v1/models", false, ROUTE_OPENAI_MODELS},
+    {"/openai/", true, ROUTE_OPENAI_OTHER},
+    {"/anthropic/v1/messages", false, ROUTE_ANTHROPIC_CHAT},
+    {"/anthropic/", true, ROUTE_ANTHROPIC_OTHER},
+    {"/__sim/", true, ROUTE_SIM},
+};
+
 static enum route route_of(struct span path)
 {
-    if (span_equals(path, "/v1/chat/completions"))
-        return ROUTE_CHAT;
-    if (span_equals(path, "/api/v2/oauth"))
-        return ROUTE_OAUTH;
-    if (span_equals(path, "/v1/models"))
-        return ROUTE_MODELS;
-    if (has_prefix(path, models_prefix))
-        return ROUTE_MODEL;
-    return has_prefix(path, "/__sim/") ? ROUTE_SIM : ROUTE_OTHER;
-}
-
-/* Checks 1 and 2 for the endpoints that need no more. False when answered with an error. */
-static bool admit(struct conn *conn)
-{
-    const struct sim *sim = conn->sim;
-    struct caller caller = {.has_user_agent = conn->request.user_agent.len > 0};
-    struct verdict verdict;
-
-    caller.token =
-        tokens_lookup(sim->tokens, conn->request.authorization, clock_now_at_ms(), &caller.client);
-    if (rules_admit(&sim->config, &caller, &verdict))
-        return true;
-    http_reply_error(conn, verdict.status, verdict.message);
-    return false;
-}
-
-static void put_model(struct buf *out, const struct sim_model *model)
-{
-    buf_byte(out, '{');
-    json_put_field_text(out, "id", model->id);
-    json_put_field_text(out, "object", "model");
-    json_put_field_text(out, "owned_by", "salutedevices");
-    json_put_field_text(out, "type", sim_model_type_name(model->type));
-    buf_byte(out, '}');
-}
-
-static void answer_models(struct conn *conn)
-{
-    struct buf *body = sim_scratch(&conn->sim->body);
-    const struct sim_config *config = &conn->sim->config;
-
-    if (!admit(conn))
-        return;
-    buf_str(body, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < config->model_count; i++) {
-        if (i > 0)
-            buf_byte(body, ',');
-        put_model(body, &config->models[i]);
+    for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
+        if (routes[i].is_prefix ? has_prefix(path, routes[i].path)
+                                : span_equals(path, routes[i].path))
+            return routes[i].route;
     }
-    buf_str(body, "]}");
-    http_reply(conn, 200, HTTP_TYPE_JSON, "", body->data, body->len);
+    return ROUTE_OTHER;
 }
 
-static void answer_model(struct conn *conn)
-{
-    const struct sim_config *config = &conn->sim->config;
-    struct span id = conn->request.path;
-
-    if (!admit(conn))
-        return;
-    id.data += sizeof(models_prefix) - 1;
-    id.len -= sizeof(models_prefix) - 1;
-    for (size_t i = 0; i < config->model_count; i++) {
-        struct buf *body;
-
-        if (!span_equals(id, config->models[i].id))
-            continue;
-        body = sim_scratch(&conn->sim->body);
-        put_model(body, &config->models[i]);
-        http_reply(conn, 200, HTTP_TYPE_JSON, "", body->data, body->len);
-        return;
-    }
-    http_reply_error(conn, 404, "No such model");
-}
-
-static void answer_other(struct conn *conn)
-{
-    if (admit(conn))
-        http_reply_html(conn, 403, "");
-}
-
-static const struct {
+struct endpoint {
     const char *method; /* NULL: any */
+    const struct dialect *dialect;
     void (*answer)(struct conn *conn);
-} handlers[] = {
-    [ROUTE_OAUTH] = {"POST", oauth_answer},  [ROUTE_CHAT] = {"POST", chat_answer},
-    [ROUTE_MODELS] = {"GET", answer_models}, [ROUTE_MODEL] = {"GET", answer_model},
-    [ROUTE_OTHER] = {NULL, answer_other},    [ROUTE_SIM] = {NULL, control_answer},
+};
+
+static const struct endpoint endpoints[ROUTE_COUNT] = {
+    [ROUTE_OAUTH] = {"POST", &dialect_gigachat, oauth_answer},
+    [ROUTE_CHAT] = {"POST", &dialect_gigachat, chat_answer},
+    [ROUTE_MODELS] = {"GET", &dialect_gigachat, gigachat_answer_models},
+    [ROUTE_MODEL] = {"GET", &dialect_gigachat, gigachat_answer_model},
+    [ROUTE_OPENAI_CHAT] = {"POST", &dialect_openai, chat_answer},
+    [ROUTE_OPENAI_MODELS] = {"GET", &dialect_openai, openai_answer_models},
+    [ROUTE_OPENAI_OTHER] = {NULL, &dialect_openai, openai_answer_other},
+    [ROUTE_ANTHROPIC_CHAT] = {"POST", &dialect_anthropic, chat_answer},
+    [ROUTE_ANTHROPIC_OTHER] = {NULL, &dialect_anthropic, anthropic_answer_other},
+    [ROUTE_OTHER] = {NULL, &dialect_gigachat, gigachat_answer_other},
+    [ROUTE_SIM] = {NULL, &dialect_gigachat, control_answer},
 };
 
 static void reply_status(struct conn *conn, int status, enum plan_body body)
@@ -150,12 +101,12 @@ bool api_play_fault(struct conn *conn, uint64_t key)
     } else if (plan_has(plan, PLAN(STATUS))) {
         reply_status(conn, (int)plan->status, (enum plan_body)plan->body);
     } else if (plan_has(plan, PLAN(RETRY_AFTER))) {
-        http_reply_error(conn, 429, "Too many requests");
+        http_reply_error(conn, 429, conn->dialect->overrun_text);
     } else if (plan_has(plan, PLAN(FAIL)) && script_attempt_fails(script, key, plan->fail_count)) {
         reply_status(conn, (int)plan->fail_status, BODY_JSON);
     } else if (plan_has(plan, PLAN(AUTH_ALWAYS)) ||
                (plan_has(plan, PLAN(AUTH_ONCE)) && script_attempt_fails(script, key, 1))) {
-        http_reply_error(conn, 401, "Token has expired");
+        http_reply_error(conn, 401, conn->dialect->unauthorized_text);
     } else if (plan_has(plan, PLAN(OAUTH_DOWN))) {
         reply_status(conn, (int)plan->status, BODY_JSON);
     } else if (plan_has(plan, PLAN(OAUTH_HTML))) {
@@ -170,20 +121,22 @@ void api_dispatch(struct conn *conn)
 {
     const struct http_request *request = &conn->request;
     struct sim *sim = conn->sim;
+    const struct endpoint *endpoint;
 
     conn->route = route_of(request->path);
+    endpoint = &endpoints[conn->route];
+    conn->dialect = endpoint->dialect;
     if (conn->route != ROUTE_SIM) {
         stats_keep_request(&sim->stats, request->head.data, request->head.len, request->body.data,
                            request->body.len);
-        if (conn->route == ROUTE_CHAT && !chat_open(conn))
+        if (endpoint->answer == chat_answer && !chat_open(conn))
             return;
         if (script_take(sim->script, request->path.data, request->path.len, &conn->plan) &&
             api_play_fault(conn, hash_bytes(3, request->body.data, request->body.len)))
             return;
     }
-    if (handlers[conn->route].method != NULL &&
-        !span_equals(request->method, handlers[conn->route].method))
+    if (endpoint->method != NULL && !span_equals(request->method, endpoint->method))
         http_reply_error(conn, 405, http_reason(405));
     else
-        handlers[conn->route].answer(conn);
+        endpoint->answer(conn);
 }

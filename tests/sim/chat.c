@@ -1,5 +1,6 @@
 #include "tests/sim/chat.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -7,20 +8,22 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "tests/sim/api.h"
-#include "tests/sim/oauth.h"
+#include "tests/sim/dialect.h"
 #include "tests/sim/sim.h"
 
-#define MODEL_VERSION ":2.0.28.2"
 #define BODY_BYTES_MAX SIM_TEXT_BYTES_MAX
-#define BURST_CHUNK_WORDS 64 /* at least: a burst is to be content, not envelopes */
+#define ENVELOPE_BYTES_MAX (64 * 1024)
+#define FRAGMENT_CHARACTERS 8 /* of a call's arguments, in an event */
+#define BURST_CHUNK_WORDS 64  /* at least: a burst is to be content, not envelopes */
 
 static void chat_free(void *data)
 {
     struct chat *chat = data;
 
     answer_clear(&chat->answer);
-    buf_clear(&chat->tail);
+    buf_clear(&chat->envelope);
     buf_clear(&chat->body);
+    buf_clear(&chat->piece);
     free(chat);
 }
 
@@ -31,14 +34,15 @@ static struct chat *chat_new(void)
     if (chat == NULL)
         return NULL;
     answer_init(&chat->answer);
-    buf_init(&chat->tail, 64 * 1024);
+    buf_init(&chat->envelope, ENVELOPE_BYTES_MAX);
     buf_init(&chat->body, BODY_BYTES_MAX);
+    buf_init(&chat->piece, BODY_BYTES_MAX);
     return chat;
 }
 
 static void release(struct conn *conn, struct chat *chat)
 {
-    uint64_t tokens = chat->prompt_tokens + answer_tokens(&chat->answer, chat->is_call_sent);
+    uint64_t tokens = chat->prompt_tokens + chat_completion_tokens(chat);
 
     if (chat->balance != NULL)
         chat->balance->tokens -= (int64_t)tokens;
@@ -47,8 +51,9 @@ static void release(struct conn *conn, struct chat *chat)
     chat->client = NULL;
 }
 
-static void copy_id(char out[JOURNAL_ID_BYTES], struct span id)
+static void copy_id(char out[JOURNAL_ID_BYTES], const struct http_request *request)
 {
+    struct span id = request->request_id.len > 0 ? request->request_id : request->client_request_id;
     size_t len = id.len < JOURNAL_ID_BYTES - 1 ? id.len : JOURNAL_ID_BYTES - 1;
 
     if (id.data != NULL)
@@ -66,12 +71,14 @@ static void on_chat_end(struct conn *conn, enum journal_end end)
     entry->status = (uint16_t)conn->status;
     entry->end = (uint8_t)end;
     entry->is_stream = chat->is_stream;
-    copy_id(entry->request_id, conn->request.request_id);
+    entry->dialect = (uint8_t)conn->dialect->id;
+    copy_id(entry->request_id, &conn->request);
+    memcpy(entry->model, chat->model, sizeof(entry->model));
     memcpy(entry->marker, chat->marker, sizeof(entry->marker));
     if (chat->is_generating) {
         entry->prompt_tokens = (uint32_t)chat->prompt_tokens;
         entry->precached_tokens = (uint32_t)chat->cached_tokens;
-        entry->completion_tokens = (uint32_t)answer_tokens(&chat->answer, chat->is_call_sent);
+        entry->completion_tokens = (uint32_t)chat_completion_tokens(chat);
         entry->finish = (uint8_t)chat->answer.finish;
         entry->events = chat->events;
         entry->has_usage = chat->has_usage;
@@ -96,12 +103,15 @@ bool chat_open(struct conn *conn)
     chat->client = NULL;
     chat->balance = NULL;
     chat->prompt_tokens = chat->cached_tokens = 0;
-    chat->marker[0] = '\0';
+    chat->calls_sent = 0;
+    chat->choices = 1;
+    chat->marker[0] = chat->model[0] = '\0';
     chat->started_at_ms = clock_now_at_ms();
-    chat->is_stream = chat->is_generating = chat->is_call_sent = chat->has_usage = false;
-    chat->phase = PHASE_TEXT;
-    chat->events = chat->progress = 0;
-    chat->is_started = chat->is_paced = false;
+    chat->is_stream = chat->is_generating = chat->has_usage = chat->includes_usage = false;
+    chat->events = 0;
+    chat->is_started = chat->is_paced = chat->is_finished = chat->is_over = false;
+    chat->phase = chat->progress = chat->choice = chat->block = chat->block_kind = 0;
+    chat->call = 0;
     conn->on_end = on_chat_end;
     return true;
 }
@@ -115,8 +125,7 @@ static struct caller caller_of(const struct conn *conn)
     caller.has_json_type =
         request->content_type.len >= sizeof(json_type) - 1 &&
         strncasecmp(request->content_type.data, json_type, sizeof(json_type) - 1) == 0;
-    caller.token =
-        tokens_lookup(conn->sim->tokens, request->authorization, clock_now_at_ms(), &caller.client);
+    conn->dialect->identify(conn, &caller);
     return caller;
 }
 
@@ -129,12 +138,16 @@ static bool choose_plan(struct conn *conn, const struct sim_request *request)
     struct plan plan = {0};
     char why[SCENARIO_WHY_BYTES];
 
-    chat->pace = (struct pace){config->first_token_ms, config->chunk_ms, config->answer_words,
-                               config->chunk_words};
+    chat->pace = (struct pace){.first_ms = config->first_token_ms,
+                               .chunk_ms = config->chunk_ms,
+                               .words = config->answer_words,
+                               .chunk_words = config->chunk_words};
     if (scenario_read_markers(request->last_user, &plan, &chat->pace, chat->marker, why) < 0) {
         http_reply_error(conn, 400, why);
         return false;
     }
+    if (!conn->dialect->has_parallel_calls)
+        chat->pace.calls = 0;
     if (plan_has(&conn->plan, ~0ULL)) {
         conn->plan.flags |= plan.flags & PLAN(BLACKLIST);
         return true;
@@ -166,27 +179,21 @@ static void apply_update_interval(struct pace *pace, double seconds)
     pace->chunk_ms = (uint32_t)interval_ms;
 }
 
-static void put_tail(const struct conn *conn, struct buf *tail, const char *model)
+/* What names the conversation for the prompt cache: the header, or the body's own key. */
+static struct span session_of(const struct conn *conn, const struct sim_request *request)
 {
-    bool plural = plan_has(&conn->plan, PLAN(OBJECT_PLURAL));
-
-    buf_reset(tail);
-    buf_str(tail, "],\"created\":");
-    buf_i64(tail, sim_created_at_s(conn->sim));
-    buf_str(tail, ",\"model\":");
-    json_put_text(tail, model);
-    tail->len--; /* the version goes inside the quotes */
-    buf_str(tail, MODEL_VERSION "\",\"object\":\"chat.completion");
-    buf_str(tail, plural ? "s\"" : "\"");
+    if (conn->request.session_id.len > 0 || request->cache_key == NULL)
+        return conn->request.session_id;
+    return (struct span){request->cache_key, strlen(request->cache_key)};
 }
 
 static void begin_stream(struct conn *conn)
 {
     struct chat *chat = conn->handler_data;
 
-    if (plan_has(&conn->plan, PLAN(CALL_IN_PROGRESS)))
-        chat->phase = PHASE_PROGRESS;
-    http_begin(conn, 200, HTTP_TYPE_SSE, "",
+    if (plan_has(&conn->plan, PLAN(ONE_CHUNK)))
+        chat->pace.chunk_words = UINT32_MAX;
+    http_begin(conn, 200, conn->dialect->sse_type, "",
                plan_has(&conn->plan, PLAN(CLOSE_DELIMITED)) ? HTTP_UNTIL_CLOSE : HTTP_CHUNKED);
     http_produce(conn, stream_produce);
 }
@@ -196,6 +203,8 @@ static void generate(struct conn *conn, const struct sim_request *request,
 {
     struct chat *chat = conn->handler_data;
     struct sim *sim = conn->sim;
+    struct span session = session_of(conn, request);
+    bool streams = request->stream && !plan_has(&conn->plan, PLAN(JSON_FOR_STREAM));
 
     if (plan_has(&conn->plan, PLAN(BURST)) && chat->pace.chunk_words < BURST_CHUNK_WORDS)
         chat->pace.chunk_words = BURST_CHUNK_WORDS;
@@ -204,21 +213,25 @@ static void generate(struct conn *conn, const struct sim_request *request,
         return;
     }
     apply_update_interval(&chat->pace, request->update_interval);
-    if (conn->request.session_id.len > 0)
+    if (session.len > 0)
         chat->cached_tokens =
-            sessions_cached_tokens(sim->sessions, conn->request.session_id.data,
-                                   conn->request.session_id.len, request->messages);
+            sessions_cached_tokens(sim->sessions, session.data, session.len, request->messages);
     chat->prompt_tokens = request->prompt_tokens;
-    if (sim->config.cached_tokens == CACHED_EXCLUDED)
-        chat->prompt_tokens -= chat->cached_tokens;
-    put_tail(conn, &chat->tail, request->model);
+    chat->choices = request->choices;
+    chat->includes_usage = request->includes_usage;
+    buf_reset(&chat->envelope);
+    conn->dialect->begin(conn, request, streams);
+    if (chat->envelope.err != 0) {
+        http_reply_error(conn, 500, http_reason(500));
+        return;
+    }
     chat->client = client;
     chat->balance = sim_client_balance(client, request->model);
     chat->is_generating = true;
     client->in_flight++;
     if (++sim->stats.in_flight > sim->stats.max_in_flight)
         sim->stats.max_in_flight = sim->stats.in_flight;
-    if (request->stream && !plan_has(&conn->plan, PLAN(JSON_FOR_STREAM)))
+    if (streams)
         begin_stream(conn);
     else
         plain_answer(conn);
@@ -232,18 +245,25 @@ void chat_answer(struct conn *conn)
     struct sim_request request;
     struct verdict verdict;
 
-    if (!rules_check_chat(&conn->sim->config, &caller, body.data, body.len, &request, &verdict)) {
-        http_reply_error(conn, verdict.status, verdict.message);
+    if (!conn->dialect->check_chat(&conn->sim->config, &caller, body.data, body.len, &request,
+                                   &verdict)) {
+        http_reply_verdict(conn, &verdict);
         return;
     }
     chat->is_stream = request.stream;
+    snprintf(chat->model, sizeof(chat->model), "%s", request.model);
     if (choose_plan(conn, &request) &&
         !api_play_fault(conn, hash_bytes(2, request.last_user, strlen(request.last_user))))
         generate(conn, &request, caller.client);
     sim_request_clear(&request);
 }
 
-static void put_number(const struct conn *conn, struct buf *out, const char *name, uint64_t value)
+uint64_t chat_completion_tokens(const struct chat *chat)
+{
+    return chat->choices * answer_tokens(&chat->answer, chat->calls_sent);
+}
+
+void chat_put_number(const struct conn *conn, struct buf *out, const char *name, uint64_t value)
 {
     json_put_key(out, name);
     if (!plan_has(&conn->plan, PLAN(BAD_USAGE))) {
@@ -269,39 +289,16 @@ static void put_number(const struct conn *conn, struct buf *out, const char *nam
     }
 }
 
-void chat_put_usage(struct conn *conn, struct buf *out)
+size_t chat_fragment_bytes(const struct conn *conn, const struct call *call)
 {
-    struct chat *chat = conn->handler_data;
-    uint64_t completion = answer_tokens(&chat->answer, chat->is_call_sent);
+    size_t left = call->arguments.len - call->sent_bytes;
+    const char *text = call->arguments.data + call->sent_bytes;
+    int characters = plan_has(&conn->plan, PLAN(CALL_SPLIT)) ? 1 : FRAGMENT_CHARACTERS;
+    size_t n = 0;
 
-    chat->has_usage = true;
-    json_put_key(out, "usage");
-    buf_byte(out, '{');
-    put_number(conn, out, "prompt_tokens", chat->prompt_tokens);
-    put_number(conn, out, "completion_tokens", completion);
-    put_number(conn, out, "total_tokens", chat->prompt_tokens + completion);
-    put_number(conn, out, "precached_prompt_tokens", chat->cached_tokens);
-    buf_byte(out, '}');
-}
-
-void chat_put_call(struct conn *conn, struct buf *out)
-{
-    struct chat *chat = conn->handler_data;
-    const struct answer *answer = &chat->answer;
-    char state_id[UUID_BYTES];
-    bool as_text = plan_has(&conn->plan, PLAN(CALL_STRING_ARGS) | PLAN(CALL_ERROR));
-
-    random_uuid(&conn->sim->random, state_id);
-    json_put_key(out, "function_call");
-    buf_byte(out, '{');
-    json_put_key(out, "name");
-    json_put_string(out, answer->name.data, answer->name.len);
-    json_put_key(out, "arguments");
-    if (as_text)
-        json_put_string(out, answer->arguments.data, answer->arguments.len);
-    else
-        buf_append(out, answer->arguments.data, answer->arguments.len);
-    buf_byte(out, '}');
-    json_put_field_text(out, "functions_state_id", state_id);
-    chat->is_call_sent = true;
+    if (plan_has(&conn->plan, PLAN(ONE_CHUNK)))
+        return left;
+    while (n < left && (characters > 0 || ((unsigned char)text[n] & 0xc0) == 0x80))
+        characters -= ((unsigned char)text[n++] & 0xc0) != 0x80;
+    return n;
 }

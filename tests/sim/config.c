@@ -50,14 +50,19 @@ static const char *const model_type_names[] = {
     [MODEL_AICHECK] = "aicheck",
     [MODEL_FILTER] = "filter",
 };
-#define MODEL_TYPE_COUNT (sizeof(model_type_names) / sizeof(model_type_names[0]))
 
 static const char builtin_config[] =
     "{\"listen\":\"127.0.0.1:0\","
     "\"clients\":[{\"id\":\"demo-client\",\"secret\":\"demo-secret\",\"scopes\":"
     "[\"GIGACHAT_API_PERS\",\"GIGACHAT_API_B2B\",\"GIGACHAT_API_CORP\"]}],"
-    "\"models\":[{\"id\":\"GigaChat\"},{\"id\":\"GigaChat-2\"},{\"id\":\"GigaChat-2-Pro\"},"
-    "{\"id\":\"GigaChat-2-Max\"},{\"id\":\"Embeddings\",\"type\":\"embedder\",\"context\":512}]}";
+    "\"api_keys\":[\"sk-sim\"],"
+    "\"models\":[{\"id\":\"GigaChat\",\"dialect\":\"gigachat\"},"
+    "{\"id\":\"GigaChat-2\",\"dialect\":\"gigachat\"},"
+    "{\"id\":\"GigaChat-2-Pro\",\"dialect\":\"gigachat\"},"
+    "{\"id\":\"GigaChat-2-Max\",\"dialect\":\"gigachat\"},"
+    "{\"id\":\"Embeddings\",\"dialect\":\"gigachat\",\"type\":\"embedder\",\"context\":512},"
+    "{\"id\":\"gpt-sim\",\"dialect\":\"openai\"},"
+    "{\"id\":\"claude-sim\",\"dialect\":\"anthropic\"}]}";
 
 __attribute__((format(printf, 2, 3))) static int refuse(char why[SIM_CONFIG_WHY_BYTES],
                                                         const char *format, ...)
@@ -202,6 +207,8 @@ static int read_client(const cJSON *object, struct sim_client *client,
     const cJSON *item;
     int rc = 0;
 
+    if (!cJSON_IsObject(object))
+        return refuse(why, "clients[]: an object is needed");
     client->scopes = SCOPE_PERS;
     cJSON_ArrayForEach(item, object)
     {
@@ -226,15 +233,38 @@ static int read_client(const cJSON *object, struct sim_client *client,
     return 0;
 }
 
-static int read_model_type(const cJSON *item, enum model_type *type, char why[SIM_CONFIG_WHY_BYTES])
+static int read_api_key(const cJSON *entry, struct sim_client *client,
+                        char why[SIM_CONFIG_WHY_BYTES])
 {
-    for (unsigned i = 0; i < MODEL_TYPE_COUNT; i++) {
-        if (cJSON_IsString(item) && strcmp(item->valuestring, model_type_names[i]) == 0) {
-            *type = (enum model_type)i;
-            return 0;
-        }
+    const cJSON *item;
+    int rc = 0;
+
+    if (!cJSON_IsObject(entry))
+        return read_text(entry, "api_keys[]", &client->id, why);
+    cJSON_ArrayForEach(item, entry)
+    {
+        if (strcmp(item->string, "key") == 0)
+            rc = read_text(item, "api_keys[].key", &client->id, why);
+        else if (strcmp(item->string, "max_concurrent") == 0)
+            rc = read_u32(item, "api_keys[].max_concurrent", 0, 1000000, &client->max_concurrent,
+                          why);
+        else if (strcmp(item->string, "balance") == 0)
+            rc = read_balance(item, client, why);
+        else
+            rc = refuse(why, "api_keys[].%s: unknown key", item->string);
+        if (rc < 0)
+            return rc;
     }
-    return refuse(why, "models[].type: chat, embedder, aicheck or filter is needed");
+    return client->id != NULL ? 0 : refuse(why, "api_keys[]: key is needed");
+}
+
+/* The index of the item's text in a list like "ms|s", or -EINVAL. */
+static int read_choice(const cJSON *item, const char *name, const char *words,
+                       char why[SIM_CONFIG_WHY_BYTES])
+{
+    int index = cJSON_IsString(item) ? choice_index(words, item->valuestring) : -1;
+
+    return index >= 0 ? index : refuse(why, "%s: one of %s is needed", name, words);
 }
 
 static int read_model(const cJSON *object, struct sim_model *model, char why[SIM_CONFIG_WHY_BYTES])
@@ -242,6 +272,7 @@ static int read_model(const cJSON *object, struct sim_model *model, char why[SIM
     const cJSON *item;
     int rc = 0;
 
+    model->dialect = DIALECT_COUNT;
     model->context_tokens = CONTEXT_TOKENS_DEFAULT;
     model->has_functions = true;
     cJSON_ArrayForEach(item, object)
@@ -249,7 +280,11 @@ static int read_model(const cJSON *object, struct sim_model *model, char why[SIM
         if (strcmp(item->string, "id") == 0) {
             rc = read_text(item, "models[].id", &model->id, why);
         } else if (strcmp(item->string, "type") == 0) {
-            rc = read_model_type(item, &model->type, why);
+            rc = read_choice(item, "models[].type", "chat|embedder|aicheck|filter", why);
+            model->type = rc < 0 ? MODEL_CHAT : (enum model_type)rc;
+        } else if (strcmp(item->string, "dialect") == 0) {
+            rc = read_choice(item, "models[].dialect", "gigachat|openai|anthropic", why);
+            model->dialect = rc < 0 ? DIALECT_COUNT : (enum dialect_id)rc;
         } else if (strcmp(item->string, "context") == 0) {
             rc = read_u32(item, "models[].context", 1, UINT32_MAX, &model->context_tokens, why);
         } else if (strcmp(item->string, "functions") == 0) {
@@ -264,50 +299,45 @@ static int read_model(const cJSON *object, struct sim_model *model, char why[SIM
     return model->id != NULL ? 0 : refuse(why, "models[]: id is needed");
 }
 
-static void clear_clients(struct sim_config *config)
+static void clear_clients(struct sim_client *clients, size_t count)
 {
-    for (size_t i = 0; i < config->client_count; i++) {
-        struct sim_client *client = &config->clients[i];
-
-        free(client->id);
-        free(client->secret);
-        for (size_t b = 0; b < client->balance_count; b++)
-            free(client->balances[b].model);
-        free(client->balances);
+    for (size_t i = 0; i < count; i++) {
+        free(clients[i].id);
+        free(clients[i].secret);
+        for (size_t b = 0; b < clients[i].balance_count; b++)
+            free(clients[i].balances[b].model);
+        free(clients[i].balances);
     }
-    free(config->clients);
-    config->clients = NULL;
-    config->client_count = 0;
+    free(clients);
 }
 
-static void clear_models(struct sim_config *config)
+static void clear_models(struct sim_model *models, size_t count)
 {
-    for (size_t i = 0; i < config->model_count; i++)
-        free(config->models[i].id);
-    free(config->models);
-    config->models = NULL;
-    config->model_count = 0;
+    for (size_t i = 0; i < count; i++)
+        free(models[i].id);
+    free(models);
 }
 
-static int read_clients(struct sim_config *config, const cJSON *list,
-                        char why[SIM_CONFIG_WHY_BYTES])
+/* A list in place of the one that was there. */
+static int read_clients(const cJSON *list, const char *name,
+                        int (*read_one)(const cJSON *item, struct sim_client *client,
+                                        char why[SIM_CONFIG_WHY_BYTES]),
+                        struct sim_client **clients, size_t *count, char why[SIM_CONFIG_WHY_BYTES])
 {
     const cJSON *item;
 
     if (!cJSON_IsArray(list))
-        return refuse(why, "clients: an array is needed");
-    clear_clients(config);
-    config->clients = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*config->clients));
-    if (config->clients == NULL)
+        return refuse(why, "%s: an array is needed", name);
+    clear_clients(*clients, *count);
+    *count = 0;
+    *clients = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(**clients));
+    if (*clients == NULL)
         return -ENOMEM;
     cJSON_ArrayForEach(item, list)
     {
-        int rc;
-
-        if (!cJSON_IsObject(item))
-            return refuse(why, "clients[]: an object is needed");
         /* Counted first: what was half read is cleared with the rest. */
-        rc = read_client(item, &config->clients[config->client_count++], why);
+        int rc = read_one(item, &(*clients)[(*count)++], why);
+
         if (rc < 0)
             return rc;
     }
@@ -320,7 +350,8 @@ static int read_models(struct sim_config *config, const cJSON *list, char why[SI
 
     if (!cJSON_IsArray(list))
         return refuse(why, "models: an array is needed");
-    clear_models(config);
+    clear_models(config->models, config->model_count);
+    config->model_count = 0;
     config->models = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*config->models));
     if (config->models == NULL)
         return -ENOMEM;
@@ -350,7 +381,11 @@ static int read_key(struct sim_config *config, const cJSON *item, char why[SIM_C
     if (strcmp(item->string, "tls_key") == 0)
         return read_text(item, "tls_key", &config->tls_key, why);
     if (strcmp(item->string, "clients") == 0)
-        return read_clients(config, item, why);
+        return read_clients(item, "clients", read_client, &config->clients, &config->client_count,
+                            why);
+    if (strcmp(item->string, "api_keys") == 0)
+        return read_clients(item, "api_keys", read_api_key, &config->api_keys,
+                            &config->api_key_count, why);
     if (strcmp(item->string, "models") == 0)
         return read_models(config, item, why);
     return refuse(why, "%s: unknown key", item->string);
@@ -368,8 +403,9 @@ int sim_config_init(struct sim_config *config)
 
 void sim_config_clear(struct sim_config *config)
 {
-    clear_clients(config);
-    clear_models(config);
+    clear_clients(config->clients, config->client_count);
+    clear_clients(config->api_keys, config->api_key_count);
+    clear_models(config->models, config->model_count);
     free(config->listen);
     free(config->tls_cert);
     free(config->tls_key);
@@ -436,11 +472,28 @@ const char *sim_model_type_name(enum model_type type)
     return model_type_names[type];
 }
 
-const struct sim_model *sim_config_model(const struct sim_config *config, const char *id)
+bool sim_model_speaks(const struct sim_model *model, enum dialect_id dialect)
+{
+    return model->dialect == dialect || model->dialect == DIALECT_COUNT;
+}
+
+const struct sim_model *sim_config_model(const struct sim_config *config, enum dialect_id dialect,
+                                         const char *id)
 {
     for (size_t i = 0; i < config->model_count; i++) {
-        if (strcmp(config->models[i].id, id) == 0)
+        if (strcmp(config->models[i].id, id) == 0 && sim_model_speaks(&config->models[i], dialect))
             return &config->models[i];
+    }
+    return NULL;
+}
+
+struct sim_client *sim_config_api_key(const struct sim_config *config, const char *text, size_t len)
+{
+    for (size_t i = 0; i < config->api_key_count; i++) {
+        struct sim_client *client = &config->api_keys[i];
+
+        if (strlen(client->id) == len && memcmp(client->id, text, len) == 0)
+            return client;
     }
     return NULL;
 }

@@ -33,6 +33,9 @@ enum expires_unit { EXPIRES_MS, EXPIRES_S };
 enum token_shape { TOKEN_SHAPE_ACCESS_TOKEN, TOKEN_SHAPE_TOK };
 enum bad_authorization_status { BAD_AUTHORIZATION_400, BAD_AUTHORIZATION_401 };
 enum cached_tokens { CACHED_INCLUDED, CACHED_EXCLUDED };
+/* The APIs played: see dialect.h. */
+enum dialect_id { DIALECT_GIGACHAT, DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_COUNT };
+
 enum model_type { MODEL_CHAT, MODEL_EMBEDDER, MODEL_AICHECK, MODEL_FILTER };
 
 /* Bits of sim_client.scopes, and the order of SIM_SCOPE_NAMES. */
@@ -44,9 +47,10 @@ struct sim_balance {
     int64_t tokens; /* left; goes down while running */
 };
 
+/* A GigaChat client, or an API key of the other dialects. */
 struct sim_client {
-    char *id;
-    char *secret;
+    char *id;                /* or the key */
+    char *secret;            /* NULL of a key */
     unsigned scopes;         /* SCOPE_... */
     uint32_t max_concurrent; /* 0: no limit */
     struct sim_balance *balances;
@@ -57,6 +61,7 @@ struct sim_client {
 struct sim_model {
     char *id;
     enum model_type type;
+    enum dialect_id dialect; /* DIALECT_COUNT: served in every one */
     uint32_t context_tokens;
     bool has_functions;
 };
@@ -70,16 +75,19 @@ struct sim_config {
     char *tls_key;
     struct sim_client *clients;
     size_t client_count;
+    struct sim_client *api_keys;
+    size_t api_key_count;
     struct sim_model *models;
     size_t model_count;
 };
 
-/* The built-in configuration: one client demo-client:demo-secret with every scope and no limits,
- * the current models, 127.0.0.1:0. Returns 0 or -ENOMEM; sim_config_clear() either way. */
+/* The built-in configuration: one client demo-client:demo-secret with every scope, one API key
+ * sk-sim, no limits, the current models, 127.0.0.1:0. Returns 0 or -ENOMEM; sim_config_clear()
+ * either way. */
 int sim_config_init(struct sim_config *config);
 void sim_config_clear(struct sim_config *config);
 
-/* Puts the JSON text's values over what is there; clients and models replace the lists.
+/* Puts the JSON text's values over what is there; clients, api_keys and models replace the lists.
  * Returns 0, -EINVAL or -ENOMEM with why filled. */
 int sim_config_merge(struct sim_config *config, const char *text, size_t len,
                      char why[SIM_CONFIG_WHY_BYTES]);
@@ -87,7 +95,12 @@ int sim_config_merge(struct sim_config *config, const char *text, size_t len,
 int sim_config_load(struct sim_config *config, const char *path, char why[SIM_CONFIG_WHY_BYTES]);
 
 const char *sim_model_type_name(enum model_type type);
-const struct sim_model *sim_config_model(const struct sim_config *config, const char *id);
+bool sim_model_speaks(const struct sim_model *model, enum dialect_id dialect);
+const struct sim_model *sim_config_model(const struct sim_config *config, enum dialect_id dialect,
+                                         const char *id);
+/* NULL when the len bytes at text are no key. */
+struct sim_client *sim_config_api_key(const struct sim_config *config, const char *text,
+                                      size_t len);
 /* NULL when the client's tokens for this model are not limited. */
 struct sim_balance *sim_client_balance(const struct sim_client *client, const char *model);
 

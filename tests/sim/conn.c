@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "tests/sim/api.h"
+#include "tests/sim/dialect.h"
 #include "tests/sim/request.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/tls.h"
@@ -201,6 +202,7 @@ static void refuse_request(struct conn *conn, int status)
     conn->plan = (struct plan){0};
     conn->request = (struct http_request){0};
     conn->route = ROUTE_OTHER;
+    conn->dialect = &dialect_gigachat;
     http_reply_error(conn, status, http_reason(status));
     (void)conn_flush(conn);
     (void)shutdown(conn->fd, SHUT_WR);
@@ -217,6 +219,7 @@ static void begin_answer(struct conn *conn)
     conn->on_end = NULL;
     conn->step = STEP_END;
     conn->status = 0;
+    conn->answer_id[0] = '\0';
     conn->hold_ms = conn->pause_ms = 0;
     conn->is_waiting = conn->is_cut = conn->is_chunked = false;
     api_dispatch(conn);

@@ -22,12 +22,15 @@
 #define HTTP_UNTIL_CLOSE (-2) /* neither length nor chunks: the end is the FIN */
 
 #define HTTP_TYPE_JSON "application/json; charset=utf-8"
-#define HTTP_TYPE_SSE "text/event-stream"
 #define HTTP_TYPE_HTML "text/html"
+
+#define ANSWER_ID_BYTES 29 /* "req_", 24 characters and the NUL */
 
 struct sim;
 struct http_server;
 struct conn;
+struct dialect;
+struct verdict;
 
 struct span {
     const char *data; /* NULL: absent */
@@ -41,8 +44,11 @@ struct http_request {
     struct span query;
     struct span user_agent;
     struct span authorization;
+    struct span api_key; /* x-api-key */
+    struct span anthropic_version;
     struct span content_type;
     struct span request_id;
+    struct span client_request_id;
     struct span session_id;
     struct span rquid;
     struct span head; /* request line and headers as they came */
@@ -79,6 +85,7 @@ struct conn {
     /* the request */
     struct http_request request;
     enum route route;
+    const struct dialect *dialect; /* of the route */
     struct plan plan;
     size_t request_bytes; /* of in */
     size_t scanned_bytes; /* of in, for the end of the head */
@@ -97,8 +104,9 @@ struct conn {
     bool is_waiting;         /* the timer decides when to go on */
     bool is_cut;             /* the answer ends before its end: for the journal */
     bool is_chunked;
-    int status;     /* as sent; 0: nothing was */
-    int64_t cursor; /* for producers that need one number */
+    int status;                      /* as sent; 0: nothing was */
+    int64_t cursor;                  /* for producers that need one number */
+    char answer_id[ANSWER_ID_BYTES]; /* see http_answer_id() */
 
     /* what a handler keeps with the connection, reused by its next request */
     void *handler_data;
@@ -128,10 +136,13 @@ void http_broken_chunk(struct conn *conn, const void *data, size_t len);
 /* A whole answer. */
 void http_reply(struct conn *conn, int status, const char *type, const char *extra,
                 const void *body, size_t len);
-/* {"status","message"}, as the API's errors are. */
+/* An error in the body that the route's dialect has for it. */
+void http_reply_verdict(struct conn *conn, const struct verdict *verdict);
 void http_reply_error(struct conn *conn, int status, const char *message);
 /* nginx's page, as wrong addresses get. */
 void http_reply_html(struct conn *conn, int status, const char *extra);
 const char *http_reason(int status);
+/* The id of this answer, "req_...", for dialects that give one. */
+const char *http_answer_id(struct conn *conn);
 
 #endif

@@ -32,6 +32,18 @@ void random_text(struct random_source *random, char *out, size_t len)
     }
 }
 
+void random_alnum(struct random_source *random, char *out, size_t len)
+{
+    uint64_t bits = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (i % 10 == 0)
+            bits = random_next(random);
+        out[i] = BASE64URL[bits % 62]; /* without its last two, '-' and '_' */
+        bits /= 62;
+    }
+}
+
 void random_uuid(struct random_source *random, char out[UUID_BYTES])
 {
     uint64_t half[2] = {random_next(random), random_next(random)};

@@ -15,6 +15,8 @@ void random_init(struct random_source *random, uint64_t seed);
 uint64_t random_next(struct random_source *random);
 /* Fills out with len characters of base64url; no NUL. */
 void random_text(struct random_source *random, char *out, size_t len);
+/* The same of letters and digits only, as ids of other dialects are. */
+void random_alnum(struct random_source *random, char *out, size_t len);
 /* A version 4 UUID in canonical form, NUL-terminated. */
 void random_uuid(struct random_source *random, char out[UUID_BYTES]);
 

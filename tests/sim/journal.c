@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "common/json.h"
+#include "tests/sim/dialect.h"
 
 #define RING_BYTES (JOURNAL_ENTRIES * sizeof(struct journal_entry))
 
@@ -57,9 +58,13 @@ struct journal_entry *journal_add(struct journal *journal)
 
 static void put_entry(struct buf *out, uint64_t seq, const struct journal_entry *entry)
 {
+    const struct dialect *dialect = dialect_by_id((enum dialect_id)entry->dialect);
+
     buf_byte(out, '{');
     json_put_field_u64(out, "seq", seq);
     json_put_field_text(out, "request_id", entry->request_id);
+    json_put_field_text(out, "dialect", dialect->name);
+    json_put_field_text(out, "model", entry->model);
     json_put_field_text(out, "marker", entry->marker);
     json_put_field_bool(out, "stream", entry->is_stream);
     json_put_field_u64(out, "status", entry->status);
@@ -67,7 +72,7 @@ static void put_entry(struct buf *out, uint64_t seq, const struct journal_entry 
     json_put_field_u64(out, "completion_tokens", entry->completion_tokens);
     json_put_field_u64(out, "precached_prompt_tokens", entry->precached_tokens);
     json_put_field_bool(out, "usage_sent", entry->has_usage);
-    json_put_field_text(out, "finish_reason", answer_finish_name(entry->finish));
+    json_put_field_text(out, "finish_reason", dialect->finish_names[entry->finish]);
     json_put_field_u64(out, "events", entry->events);
     json_put_field_text(out, "end", end_names[entry->end]);
     json_put_field_bool(out, "last_byte", entry->end == JOURNAL_COMPLETE);

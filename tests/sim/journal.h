@@ -12,6 +12,7 @@
 
 #define JOURNAL_ENTRIES 200000
 #define JOURNAL_ID_BYTES 49
+#define JOURNAL_MODEL_BYTES 48
 
 enum journal_end {
     JOURNAL_COMPLETE, /* the last byte was written */
@@ -29,9 +30,11 @@ struct journal_entry {
     uint16_t status; /* 0: none was sent */
     uint8_t end;     /* enum journal_end */
     uint8_t finish; /* enum finish; of an answer whose end was not reached: the one it would have */
+    uint8_t dialect; /* enum dialect_id */
     bool is_stream;
     bool has_usage;                    /* the usage was written into the answer */
     char request_id[JOURNAL_ID_BYTES]; /* X-Request-ID, cut to fit; "" without one */
+    char model[JOURNAL_MODEL_BYTES];   /* as asked, cut to fit; "" before the body was accepted */
     char marker[MARKER_TEXT_BYTES];    /* the [[...]] of the last user message, cut to fit */
 };
 

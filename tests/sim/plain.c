@@ -1,5 +1,5 @@
-#include "common/json.h"
 #include "tests/sim/chat.h"
+#include "tests/sim/dialect.h"
 #include "tests/sim/sim.h"
 
 /* Builds the whole body in the scratch buf. */
@@ -8,22 +8,13 @@ static struct buf *build_body(struct conn *conn)
     struct chat *chat = conn->handler_data;
     struct buf *body = sim_scratch(&conn->sim->body);
     struct buf *text = sim_scratch(&conn->sim->piece);
+    struct buf *thinking = sim_scratch(&chat->piece);
 
-    while (answer_next(&chat->answer, UINT32_MAX, text))
+    while (
+        answer_next(&chat->answer, UINT32_MAX, answer_is_thinking(&chat->answer) ? thinking : text))
         ;
-    buf_str(body, "{\"choices\":[{\"message\":{");
-    json_put_key(body, "content");
-    json_put_string(body, text->len == 0 ? "" : text->data, text->len);
-    json_put_field_text(body, "role", "assistant");
-    if (answer_has_call(&chat->answer))
-        chat_put_call(conn, body);
-    buf_str(body, "},\"index\":0");
-    json_put_field_text(body, "finish_reason", answer_finish_name(chat->answer.finish));
-    buf_byte(body, '}');
-    buf_append(body, chat->tail.data, chat->tail.len);
-    if (!plan_has(&conn->plan, PLAN(NO_USAGE)))
-        chat_put_usage(conn, body);
-    buf_byte(body, '}');
+    chat->calls_sent = chat->answer.call_count;
+    conn->dialect->put_body(conn, body, text, thinking);
     if (plan_has(&conn->plan, PLAN(MALFORMED)))
         body->len -= 2;
     return body;
@@ -34,7 +25,7 @@ static void answer_in_half(struct conn *conn, const struct buf *body)
 {
     conn->is_cut = true;
     conn->step = plan_has(&conn->plan, PLAN(RESET)) ? STEP_RESET : STEP_CLOSE;
-    http_begin(conn, 200, HTTP_TYPE_JSON, "", (int64_t)body->len);
+    http_begin(conn, 200, conn->dialect->json_type, "", (int64_t)body->len);
     http_body(conn, body->data, body->len / 2);
 }
 
@@ -60,7 +51,7 @@ static void answer_late(struct conn *conn, const struct buf *body)
         http_reply_error(conn, 500, http_reason(500));
         return;
     }
-    http_begin(conn, 200, HTTP_TYPE_JSON, "", (int64_t)body->len);
+    http_begin(conn, 200, conn->dialect->json_type, "", (int64_t)body->len);
     http_produce(conn, late_produce);
 }
 
@@ -88,11 +79,11 @@ void plain_answer(struct conn *conn)
     } else if (plan_has(plan, PLAN(BAD_CHUNK))) {
         conn->is_cut = true;
         conn->step = STEP_CLOSE;
-        http_begin(conn, 200, HTTP_TYPE_JSON, "", HTTP_CHUNKED);
+        http_begin(conn, 200, conn->dialect->json_type, "", HTTP_CHUNKED);
         http_broken_chunk(conn, body->data, body->len);
     } else if (plan_has(plan, PLAN(SLOW_FIRST))) {
         answer_late(conn, body);
     } else {
-        http_reply(conn, 200, HTTP_TYPE_JSON, "", body->data, body->len);
+        http_reply(conn, 200, conn->dialect->json_type, "", body->data, body->len);
     }
 }

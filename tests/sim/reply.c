@@ -1,12 +1,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/json.h"
+#include "tests/sim/dialect.h"
 #include "tests/sim/http.h"
 #include "tests/sim/ids.h"
 #include "tests/sim/sim.h"
 
-#define ECHO_BYTES_MAX 128
 #define BIG_HEADER_LINE_BYTES 1024
 
 struct reason {
@@ -23,6 +22,7 @@ static const struct reason reasons[] = {
     {404, "Not Found"},
     {405, "Method Not Allowed"},
     {408, "Request Timeout"},
+    {409, "Conflict"},
     {413, "Payload Too Large"},
     {422, "Unprocessable Entity"},
     {429, "Too Many Requests"},
@@ -31,16 +31,8 @@ static const struct reason reasons[] = {
     {502, "Bad Gateway"},
     {503, "Service Unavailable"},
     {504, "Gateway Timeout"},
+    {529, "Overloaded"},
 };
-
-/* As recorded from the public host. */
-#define FIXED_HEADERS                                 \
-    "Server: SynGX\r\n"                               \
-    "Allow: GET, POST\r\n"                            \
-    "Access-Control-Allow-Origin: *\r\n"              \
-    "Strict-Transport-Security: max-age=31536000\r\n" \
-    "X-Frame-Options: DENY\r\n"
-static const char ok_head[] = "HTTP/1.1 200 OK\r\n" FIXED_HEADERS;
 
 const char *http_reason(int status)
 {
@@ -51,24 +43,19 @@ const char *http_reason(int status)
     return "Status";
 }
 
+const char *http_answer_id(struct conn *conn)
+{
+    if (conn->answer_id[0] == '\0') {
+        memcpy(conn->answer_id, "req_", 4);
+        random_alnum(&conn->sim->random, conn->answer_id + 4, ANSWER_ID_BYTES - 5);
+        conn->answer_id[ANSWER_ID_BYTES - 1] = '\0';
+    }
+    return conn->answer_id;
+}
+
 bool span_equals(struct span span, const char *text)
 {
     return span.len == strlen(text) && memcmp(span.data, text, span.len) == 0;
-}
-
-/* The caller's id back, or a new one: every answer has both. */
-static void put_id(struct conn *conn, const char *name, struct span sent)
-{
-    char uuid[UUID_BYTES];
-
-    buf_str(&conn->out, name);
-    if (sent.data != NULL && sent.len > 0) {
-        buf_append(&conn->out, sent.data, sent.len < ECHO_BYTES_MAX ? sent.len : ECHO_BYTES_MAX);
-    } else {
-        random_uuid(&conn->sim->random, uuid);
-        buf_append(&conn->out, uuid, UUID_BYTES - 1);
-    }
-    buf_append(&conn->out, "\r\n", 2);
 }
 
 static void put_big_headers(struct buf *out, int64_t kilobytes)
@@ -109,19 +96,17 @@ void http_begin(struct conn *conn, int status, const char *type, const char *ext
         for (int64_t i = 0; i < conn->plan.interim_count; i++)
             buf_str(out, "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n");
     }
-    if (status == 200) {
-        buf_append(out, ok_head, sizeof(ok_head) - 1);
-    } else {
+    if (status == 200)
+        buf_str(out, "HTTP/1.1 200 OK\r\n");
+    else
         buf_printf(out, "HTTP/1.1 %d %s\r\n", status, http_reason(status));
-        buf_append(out, FIXED_HEADERS, sizeof(FIXED_HEADERS) - 1);
-    }
+    buf_str(out, conn->dialect->headers);
     if (type[0] != '\0') {
         buf_str(out, "Content-Type: ");
         buf_str(out, type);
         buf_str(out, "\r\n");
     }
-    put_id(conn, "X-Request-Id: ", conn->request.request_id);
-    put_id(conn, "X-Session-Id: ", conn->request.session_id);
+    conn->dialect->put_ids(conn, out);
     buf_str(out, extra);
     if (plan_has(&conn->plan, PLAN(BIG_HEADER)))
         put_big_headers(out, conn->plan.big_header_kb);
@@ -179,21 +164,26 @@ void http_reply(struct conn *conn, int status, const char *type, const char *ext
     http_body(conn, body, len);
 }
 
-void http_reply_error(struct conn *conn, int status, const char *message)
+void http_reply_verdict(struct conn *conn, const struct verdict *verdict)
 {
     struct buf *body = sim_scratch(&conn->sim->body);
     char extra[64] = "";
 
-    if (status == 429 && plan_has(&conn->plan, PLAN(RETRY_AFTER)))
+    if (verdict->status == 429 && plan_has(&conn->plan, PLAN(RETRY_AFTER)))
         snprintf(extra, sizeof(extra), "Retry-After: %lld\r\n",
                  (long long)conn->plan.retry_after_s);
-    else if (status == 429 && conn->sim->config.retry_after > 0)
+    else if (verdict->status == 429 && conn->sim->config.retry_after > 0)
         snprintf(extra, sizeof(extra), "Retry-After: %u\r\n", conn->sim->config.retry_after);
-    buf_byte(body, '{');
-    json_put_field_i64(body, "status", status);
-    json_put_field_text(body, "message", message);
-    buf_byte(body, '}');
-    http_reply(conn, status, HTTP_TYPE_JSON, extra, body->data, body->len);
+    conn->dialect->put_error(conn, body, verdict);
+    http_reply(conn, verdict->status, conn->dialect->json_type, extra, body->data, body->len);
+}
+
+void http_reply_error(struct conn *conn, int status, const char *message)
+{
+    struct verdict verdict;
+
+    verdict_refuse(&verdict, status, "%s", message);
+    http_reply_verdict(conn, &verdict);
 }
 
 void http_reply_html(struct conn *conn, int status, const char *extra)

@@ -15,8 +15,11 @@ struct header_row {
 static const struct header_row header_rows[] = {
     {"user-agent", offsetof(struct http_request, user_agent)},
     {"authorization", offsetof(struct http_request, authorization)},
+    {"x-api-key", offsetof(struct http_request, api_key)},
+    {"anthropic-version", offsetof(struct http_request, anthropic_version)},
     {"content-type", offsetof(struct http_request, content_type)},
     {"x-request-id", offsetof(struct http_request, request_id)},
+    {"x-client-request-id", offsetof(struct http_request, client_request_id)},
     {"x-session-id", offsetof(struct http_request, session_id)},
     {"rquid", offsetof(struct http_request, rquid)},
 };

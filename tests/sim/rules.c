@@ -20,15 +20,6 @@ static const char *const role_names[] = {
 /* Functions that GigaChat itself runs: they may be forced without being listed. */
 static const char *const builtin_functions[] = {"text2image", "text2model3d"};
 
-struct range {
-    const char *name;
-    double min;
-    double max;
-    bool open; /* min itself is outside */
-    bool whole;
-    const char *text;
-};
-
 static const struct range ranges[] = {
     {"temperature", 0, INFINITY, true, false, "(0, +inf)"},
     {"top_p", 0, 1, false, false, "[0, 1]"},
@@ -38,26 +29,9 @@ static const struct range ranges[] = {
 };
 #define RANGE_COUNT (sizeof(ranges) / sizeof(ranges[0]))
 
-__attribute__((format(printf, 3, 4))) static bool refuse(struct verdict *verdict, int status,
-                                                         const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(verdict->message, sizeof(verdict->message), format, args);
-    va_end(args);
-    verdict->status = status;
-    return false;
-}
-
 static bool refuse_syntax(struct verdict *verdict)
 {
-    return refuse(verdict, 400, SYNTAX_TEXT);
-}
-
-static bool is_absent(const cJSON *item)
-{
-    return item == NULL || cJSON_IsNull(item);
+    return verdict_refuse(verdict, 400, SYNTAX_TEXT);
 }
 
 /* --- 4: shapes --- */
@@ -87,9 +61,9 @@ static bool is_message(const cJSON *message)
     const cJSON *state = json_get(message, "functions_state_id");
 
     return cJSON_IsObject(message) && role_of(message) != ROLE_UNKNOWN &&
-           json_string(message, "content") != NULL && (is_absent(call) || is_call(call)) &&
-           (is_absent(attachments) || is_text_list(attachments)) &&
-           (is_absent(state) || cJSON_IsString(state));
+           json_string(message, "content") != NULL && (rules_is_absent(call) || is_call(call)) &&
+           (rules_is_absent(attachments) || is_text_list(attachments)) &&
+           (rules_is_absent(state) || cJSON_IsString(state));
 }
 
 static bool is_function(const cJSON *function)
@@ -99,8 +73,8 @@ static bool is_function(const cJSON *function)
 
     return cJSON_IsObject(function) && json_string(function, "name") != NULL &&
            cJSON_IsObject(json_get(function, "parameters")) &&
-           (is_absent(description) || cJSON_IsString(description)) &&
-           (is_absent(examples) || cJSON_IsArray(examples));
+           (rules_is_absent(description) || cJSON_IsString(description)) &&
+           (rules_is_absent(examples) || cJSON_IsArray(examples));
 }
 
 static bool is_function_choice(const cJSON *choice)
@@ -127,7 +101,7 @@ static bool has_number_shapes(const cJSON *root)
     for (size_t i = 0; i < RANGE_COUNT; i++) {
         const cJSON *item = json_get(root, ranges[i].name);
 
-        if (!is_absent(item) && !cJSON_IsNumber(item))
+        if (!rules_is_absent(item) && !cJSON_IsNumber(item))
             return false;
     }
     return true;
@@ -143,10 +117,11 @@ static bool has_shape(const cJSON *root)
 
     return cJSON_IsObject(root) && json_string(root, "model") != NULL &&
            is_list_of(messages, is_message) && messages->child != NULL &&
-           (is_absent(stream) || cJSON_IsBool(stream)) &&
-           (is_absent(functions) || is_list_of(functions, is_function)) &&
-           (is_absent(choice) || is_function_choice(choice)) &&
-           (is_absent(format) || (cJSON_IsObject(format) && json_string(format, "type") != NULL)) &&
+           (rules_is_absent(stream) || cJSON_IsBool(stream)) &&
+           (rules_is_absent(functions) || is_list_of(functions, is_function)) &&
+           (rules_is_absent(choice) || is_function_choice(choice)) &&
+           (rules_is_absent(format) ||
+            (cJSON_IsObject(format) && json_string(format, "type") != NULL)) &&
            has_number_shapes(root);
 }
 
@@ -156,11 +131,11 @@ static void fill(struct sim_request *out, cJSON *root)
     const cJSON *message;
     bool none = cJSON_IsString(choice) && strcmp(choice->valuestring, "none") == 0;
 
-    *out = (struct sim_request){.root = root, .last_user = ""};
+    *out = (struct sim_request){.root = root, .last_user = "", .choices = 1};
     out->model = json_string(root, "model");
     out->messages = json_get(root, "messages");
     out->functions = json_get(root, "functions");
-    if (is_absent(out->functions) || out->functions->child == NULL)
+    if (rules_is_absent(out->functions) || out->functions->child == NULL)
         out->functions = NULL;
     if (cJSON_IsObject(choice))
         out->forced = json_string(choice, "name");
@@ -183,8 +158,8 @@ static void fill(struct sim_request *out, cJSON *root)
 static bool owes_result(const cJSON *message)
 {
     return message != NULL && role_of(message) == ROLE_ASSISTANT &&
-           (!is_absent(json_get(message, "function_call")) ||
-            !is_absent(json_get(message, "functions_state_id")));
+           (!rules_is_absent(json_get(message, "function_call")) ||
+            !rules_is_absent(json_get(message, "functions_state_id")));
 }
 
 static bool check_order(const struct sim_request *request, struct verdict *verdict)
@@ -199,16 +174,18 @@ static bool check_order(const struct sim_request *request, struct verdict *verdi
         enum role role = role_of(message);
 
         if (role == ROLE_SYSTEM && previous != NULL)
-            return refuse(verdict, 422, "Invalid params: system message must be the first message");
+            return verdict_refuse(verdict, 422,
+                                  "Invalid params: system message must be the first message");
         if (owes_result(previous) && role != ROLE_FUNCTION)
-            return refuse(verdict, 422, "%s", no_result);
+            return verdict_refuse(verdict, 422, "%s", no_result);
         if (role == ROLE_FUNCTION && !owes_result(previous))
-            return refuse(verdict, 422,
-                          "Invalid params: every assistant function result must have an assistant "
-                          "function call in history");
+            return verdict_refuse(
+                verdict, 422,
+                "Invalid params: every assistant function result must have an assistant "
+                "function call in history");
         previous = message;
     }
-    return owes_result(request->last) ? refuse(verdict, 422, "%s", no_result) : true;
+    return owes_result(request->last) ? verdict_refuse(verdict, 422, "%s", no_result) : true;
 }
 
 static bool check_results(const struct sim_request *request, struct verdict *verdict)
@@ -222,10 +199,11 @@ static bool check_results(const struct sim_request *request, struct verdict *ver
 
         if (role_of(message) == ROLE_FUNCTION &&
             json_check(content, strlen(content), &JSON_LIMITS_DEFAULT, NULL, NULL) < 0)
-            return refuse(verdict, 422,
-                          "invalid function result for function %.64s json string %.128s, error: "
-                          "JSON parse error at line 1 column 1",
-                          name == NULL ? "" : name, content);
+            return verdict_refuse(
+                verdict, 422,
+                "invalid function result for function %.64s json string %.128s, error: "
+                "JSON parse error at line 1 column 1",
+                name == NULL ? "" : name, content);
     }
     return true;
 }
@@ -265,7 +243,7 @@ static bool has_state_id(const struct sim_request *request)
 
     cJSON_ArrayForEach(message, request->messages)
     {
-        if (!is_absent(json_get(message, "functions_state_id")))
+        if (!rules_is_absent(json_get(message, "functions_state_id")))
             return true;
     }
     return false;
@@ -278,46 +256,41 @@ static bool check_functions(const struct sim_request *request, struct verdict *v
     const cJSON *function;
 
     if (request->functions != NULL && !asks && has_state_id(request))
-        return refuse(verdict, 422,
-                      "functions or thinking_functions should only appeal in user, function "
-                      "messages or random role messages");
+        return verdict_refuse(
+            verdict, 422,
+            "functions or thinking_functions should only appeal in user, function "
+            "messages or random role messages");
     if (request->forced != NULL && !asks)
-        return refuse(verdict, 422,
-                      "explicit_call should only appeal in user, function messages or random role "
-                      "messages");
+        return verdict_refuse(
+            verdict, 422,
+            "explicit_call should only appeal in user, function messages or random role "
+            "messages");
     cJSON_ArrayForEach(function, request->functions)
     {
         if (!is_function_name(json_string(function, "name")))
-            return refuse(verdict, 422,
-                          "Invalid params: Invalid function names. Only Latin letters (A-Z or "
-                          "a-z), underscore (_), hyphen (-), dot (.) and digits (not leading) are "
-                          "allowed.: [%.100s]",
-                          json_string(function, "name"));
+            return verdict_refuse(
+                verdict, 422,
+                "Invalid params: Invalid function names. Only Latin letters (A-Z or "
+                "a-z), underscore (_), hyphen (-), dot (.) and digits (not leading) are "
+                "allowed.: [%.100s]",
+                json_string(function, "name"));
     }
     if (request->functions != NULL && request->entry != NULL && !request->entry->has_functions)
-        return refuse(verdict, 422, "Requested model does not support functions");
+        return verdict_refuse(verdict, 422, "Requested model does not support functions");
     if (request->forced != NULL && !is_listed(request, request->forced))
-        return refuse(verdict, 422, "Invalid params: function %.100s is not in functions",
-                      request->forced);
+        return verdict_refuse(verdict, 422, "Invalid params: function %.100s is not in functions",
+                              request->forced);
     return true;
 }
 
 static bool check_numbers(const struct sim_request *request, struct verdict *verdict)
 {
-    for (size_t i = 0; i < RANGE_COUNT; i++) {
-        const struct range *range = &ranges[i];
-        const cJSON *item = json_get(request->root, range->name);
-        double value;
+    const struct range *range = rules_out_of_range(request->root, ranges, RANGE_COUNT);
 
-        if (is_absent(item))
-            continue;
-        value = item->valuedouble;
-        if (value < range->min || value > range->max || (range->open && value <= range->min) ||
-            (range->whole && value != floor(value)))
-            return refuse(verdict, 422, "Invalid params: %s must be in range %s", range->name,
+    if (range == NULL)
+        return true;
+    return verdict_refuse(verdict, 422, "Invalid params: %s must be in range %s", range->name,
                           range->text);
-    }
-    return true;
 }
 
 /* --- 9: response_format --- */
@@ -327,49 +300,101 @@ static bool check_format(struct sim_request *request, struct verdict *verdict)
     const cJSON *format = json_get(request->root, "response_format");
     const char *type;
 
-    if (is_absent(format))
+    if (rules_is_absent(format))
         return true;
     type = json_string(format, "type");
     if (strcmp(type, "text") == 0)
         return true;
     if (strcmp(type, "json_schema") != 0)
-        return refuse(verdict, 400, "Unknown type \"%.64s\" in response_format", type);
+        return verdict_refuse(verdict, 400, "Unknown type \"%.64s\" in response_format", type);
     request->schema = json_get(format, "schema");
     if (!cJSON_IsObject(request->schema))
-        return refuse(verdict, 400, "Empty schema with json format type is not supported");
+        return verdict_refuse(verdict, 400, "Empty schema with json format type is not supported");
     return true;
 }
 
 static bool check_model(const struct sim_config *config, struct sim_request *request,
                         struct verdict *verdict)
 {
-    static const char prefix[] = SCENARIO_MODEL_PREFIX;
-
-    if (strncmp(request->model, prefix, sizeof(prefix) - 1) == 0)
-        return true;
-    request->entry = sim_config_model(config, request->model);
-    if (request->entry == NULL || request->entry->type != MODEL_CHAT)
-        return refuse(verdict, 404, "No such model");
-    return true;
+    return rules_find_model(config, DIALECT_GIGACHAT, request) ||
+           verdict_refuse(verdict, 404, "No such model");
 }
 
 static bool check_client(const struct sim_client *client, const struct sim_request *request,
                          struct verdict *verdict)
 {
-    const struct sim_balance *balance = sim_client_balance(client, request->model);
-
-    if (balance != NULL && balance->tokens <= 0)
-        return refuse(verdict, 402, "Payment Required");
-    if (client->max_concurrent > 0 && client->in_flight >= client->max_concurrent)
-        return refuse(verdict, 429, "Too many requests");
+    switch (rules_client_limit(client, request)) {
+    case LIMIT_BALANCE:
+        return verdict_refuse(verdict, 402, "Payment Required");
+    case LIMIT_CONCURRENT:
+        return verdict_refuse(verdict, 429, "Too many requests");
+    case LIMIT_NONE:
+        break;
+    }
     return true;
 }
 
 static bool check_context(const struct sim_request *request, struct verdict *verdict)
 {
     if (request->entry != NULL && request->prompt_tokens > request->entry->context_tokens)
-        return refuse(verdict, 413, "Payload too large");
+        return verdict_refuse(verdict, 413, "Payload too large");
     return true;
+}
+
+bool verdict_refuse(struct verdict *verdict, int status, const char *format, ...)
+{
+    va_list args;
+
+    *verdict = (struct verdict){.status = status};
+    va_start(args, format);
+    vsnprintf(verdict->message, sizeof(verdict->message), format, args);
+    va_end(args);
+    return false;
+}
+
+bool rules_is_absent(const cJSON *item)
+{
+    return item == NULL || cJSON_IsNull(item);
+}
+
+bool rules_find_model(const struct sim_config *config, enum dialect_id dialect,
+                      struct sim_request *request)
+{
+    static const char prefix[] = SCENARIO_MODEL_PREFIX;
+
+    if (strncmp(request->model, prefix, sizeof(prefix) - 1) == 0)
+        return true;
+    request->entry = sim_config_model(config, dialect, request->model);
+    return request->entry != NULL && request->entry->type == MODEL_CHAT;
+}
+
+enum client_limit rules_client_limit(const struct sim_client *client,
+                                     const struct sim_request *request)
+{
+    const struct sim_balance *balance = sim_client_balance(client, request->model);
+
+    if (balance != NULL && balance->tokens <= 0)
+        return LIMIT_BALANCE;
+    if (client->max_concurrent > 0 && client->in_flight >= client->max_concurrent)
+        return LIMIT_CONCURRENT;
+    return LIMIT_NONE;
+}
+
+const struct range *rules_out_of_range(const cJSON *root, const struct range *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct range *range = &list[i];
+        const cJSON *item = json_get(root, range->name);
+        double value;
+
+        if (rules_is_absent(item))
+            continue;
+        value = item->valuedouble;
+        if (value < range->min || value > range->max || (range->open && value <= range->min) ||
+            (range->whole && value != floor(value)))
+            return range;
+    }
+    return NULL;
 }
 
 uint64_t count_code_points(const char *text, size_t len)
@@ -401,6 +426,11 @@ uint64_t count_prompt_tokens(const cJSON *messages)
     return sum;
 }
 
+const char *role_name(enum role role)
+{
+    return role_names[role];
+}
+
 enum role role_of(const cJSON *message)
 {
     const char *name = json_string(message, "role");
@@ -416,13 +446,13 @@ enum role role_of(const cJSON *message)
 bool rules_admit(const struct sim_config *config, const struct caller *caller,
                  struct verdict *verdict)
 {
-    verdict->status = 0;
+    *verdict = (struct verdict){0};
     if (config->require_user_agent && !caller->has_user_agent)
-        return refuse(verdict, 403, "Unauthorized");
+        return verdict_refuse(verdict, 403, "Unauthorized");
     if (caller->token == TOKEN_EXPIRED)
-        return refuse(verdict, 401, "Token has expired");
+        return verdict_refuse(verdict, 401, "Token has expired");
     if (caller->token == TOKEN_UNKNOWN)
-        return refuse(verdict, 401, "Unauthorized");
+        return verdict_refuse(verdict, 401, "Unauthorized");
     return true;
 }
 
@@ -458,6 +488,7 @@ bool rules_check_chat(const struct sim_config *config, const struct caller *call
 
 void sim_request_clear(struct sim_request *request)
 {
+    cJSON_Delete(request->tree); /* first: it borrows from root */
     cJSON_Delete(request->root);
     *request = (struct sim_request){0};
 }

@@ -211,10 +211,9 @@ static int read_pace(const char *text, size_t len, struct pace *pace)
         const char *prefix;
         uint32_t *field;
     } rows[] = {
-        {"words:", &pace->words},
-        {"chunk_ms:", &pace->chunk_ms},
-        {"first_ms:", &pace->first_ms},
-        {"chunk_words:", &pace->chunk_words},
+        {"words:", &pace->words},       {"chunk_ms:", &pace->chunk_ms},
+        {"first_ms:", &pace->first_ms}, {"chunk_words:", &pace->chunk_words},
+        {"calls:", &pace->calls},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -82,14 +82,15 @@ struct pace {
     uint32_t chunk_ms;
     uint32_t words;
     uint32_t chunk_words;
+    uint32_t calls; /* in parallel; 0: as the request makes it */
 };
 
 /* Adds the scenarios in text to plan. Returns 0 or -EINVAL with why filled. */
 int scenario_parse(struct plan *plan, const char *text, size_t len, char why[SCENARIO_WHY_BYTES]);
 
 /* Reads the markers of a message: [[sim:...]] into plan (NULL: not wanted), [[words:N]],
- * [[chunk_ms:N]], [[first_ms:N]], [[chunk_words:N]] into pace, [[blacklist]] into plan.
- * marker gets the raw markers, as many bytes of them as fit. Unknown [[...]] are left alone.
+ * [[chunk_ms:N]], [[first_ms:N]], [[chunk_words:N]], [[calls:N]] into pace, [[blacklist]] into
+ * plan. marker gets the raw markers, as many bytes of them as fit. Unknown [[...]] are left alone.
  * Returns 0 or -EINVAL with why filled. */
 int scenario_read_markers(const char *text, struct plan *plan, struct pace *pace,
                           char marker[MARKER_TEXT_BYTES], char why[SCENARIO_WHY_BYTES]);

@@ -13,12 +13,17 @@
 
 /* clang-format off */
 #define STATS_ROUTES(X) \
-    X(ROUTE_OAUTH,  "/api/v2/oauth") \
-    X(ROUTE_CHAT,   "/v1/chat/completions") \
-    X(ROUTE_MODELS, "/v1/models") \
-    X(ROUTE_MODEL,  "/v1/models/{id}") \
-    X(ROUTE_OTHER,  "other") \
-    X(ROUTE_SIM,    "/__sim") /* not counted */
+    X(ROUTE_OAUTH,           "/api/v2/oauth") \
+    X(ROUTE_CHAT,            "/v1/chat/completions") \
+    X(ROUTE_MODELS,          "/v1/models") \
+    X(ROUTE_MODEL,           "/v1/models/{id}") \
+    X(ROUTE_OPENAI_CHAT,     "/openai/v1/chat/completions") \
+    X(ROUTE_OPENAI_MODELS,   "/openai/v1/models") \
+    X(ROUTE_OPENAI_OTHER,    "/openai") \
+    X(ROUTE_ANTHROPIC_CHAT,  "/anthropic/v1/messages") \
+    X(ROUTE_ANTHROPIC_OTHER, "/anthropic") \
+    X(ROUTE_OTHER,           "other") \
+    X(ROUTE_SIM,             "/__sim") /* not counted */
 /* clang-format on */
 
 enum route {

@@ -51,7 +51,10 @@ static int setup(void **state)
     if (f == NULL || sim_config_init(&f->config) < 0 ||
         sim_config_merge(&f->config, one_client, sizeof(one_client) - 1, why) < 0)
         return -1;
-    f->caller = (struct caller){true, true, TOKEN_VALID, &f->config.clients[0]};
+    f->caller = (struct caller){.has_user_agent = true,
+                                .has_json_type = true,
+                                .token = TOKEN_VALID,
+                                .client = &f->config.clients[0]};
     answer_init(&f->answer);
     buf_init(&f->text, 16 * 1024 * 1024);
     *state = f;
@@ -102,7 +105,7 @@ static const char *answer_of(struct fixture *f, const char *scenario, uint32_t w
                              uint32_t chunk_words)
 {
     struct plan plan = {0};
-    struct pace pace = {0, 0, words, chunk_words};
+    struct pace pace = {.words = words, .chunk_words = chunk_words};
     char why[SCENARIO_WHY_BYTES];
 
     if (scenario[0] != '\0')
@@ -144,7 +147,7 @@ static void given_everything_wrong_when_mended_one_by_one_then_the_fixed_order_s
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     struct buf body;
 
-    f->caller = (struct caller){false, true, TOKEN_EXPIRED, NULL};
+    f->caller = (struct caller){.has_json_type = true, .token = TOKEN_EXPIRED};
     assert_refused(f, "{", 403, "Unauthorized");
     f->caller.has_user_agent = true;
     assert_refused(f, "{", 401, "Token has expired");
@@ -347,9 +350,9 @@ given_a_function_named_by_the_user_when_auto_then_called_with_filled_arguments(v
                   ",\"functions\":[" WEATHER "],\"function_call\":\"auto\"");
     assert_string_equal(answer_of(f, "", 5, 1), "");
     assert_true(answer_has_call(&f->answer));
-    assert_string_equal(buf_text(&f->answer.name), "get_weather");
+    assert_string_equal(buf_text(&f->answer.calls[0].name), "get_weather");
     assert_string_equal(
-        buf_text(&f->answer.arguments),
+        buf_text(&f->answer.calls[0].arguments),
         "{\"city\":\"x\",\"days\":1,\"unit\":\"c\",\"near\":[{\"km\":1.5,\"sea\":true}]}");
     assert_int_equal(f->answer.finish, FINISH_CALL);
 }
@@ -461,7 +464,7 @@ static void given_bad_scenario_texts_when_parsed_then_refused(void **state)
 static void given_markers_when_read_then_plan_and_pace(void **state)
 {
     struct plan plan = {0};
-    struct pace pace = {0, 0, 16, 1};
+    struct pace pace = {.words = 16, .chunk_words = 1};
     char marker[MARKER_TEXT_BYTES];
     char why[SCENARIO_WHY_BYTES];
 
@@ -558,7 +561,14 @@ static void given_configurations_when_wrong_then_the_key_is_named(void **state)
         {"{\"single_token\":1}", "single_token: true or false is needed"},
         {"{\"clients\":[{\"id\":\"a\"}]}", "clients[]: id and secret are needed"},
         {"{\"models\":[{\"id\":\"a\",\"type\":\"x\"}]}",
-         "models[].type: chat, embedder, aicheck or filter is needed"},
+         "models[].type: one of chat|embedder|aicheck|filter is needed"},
+        {"{\"models\":[{\"id\":\"a\",\"dialect\":7}]}",
+         "models[].dialect: one of gigachat|openai|anthropic is needed"},
+        {"{\"api_keys\":{}}", "api_keys: an array is needed"},
+        {"{\"api_keys\":[7]}", "api_keys[]: a text is needed"},
+        {"{\"api_keys\":[{\"max_concurrent\":1}]}", "api_keys[]: key is needed"},
+        {"{\"api_keys\":[{\"key\":\"a\",\"id\":\"b\"}]}", "api_keys[].id: unknown key"},
+        {"{\"clients\":[7]}", "clients[]: an object is needed"},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -571,6 +581,26 @@ static void given_configurations_when_wrong_then_the_key_is_named(void **state)
         assert_string_equal(why, rows[i].why);
         sim_config_clear(&config);
     }
+}
+
+static void given_api_keys_when_configured_then_texts_and_objects_are_known(void **state)
+{
+    static const char text[] = "{\"api_keys\":[\"one\",{\"key\":\"two\",\"max_concurrent\":3,"
+                               "\"balance\":{\"m\":7}}],\"models\":[{\"id\":\"m\"}]}";
+    struct sim_config config;
+    char why[SIM_CONFIG_WHY_BYTES];
+    const struct sim_client *two;
+
+    assert_int_equal(sim_config_init(&config), 0);
+    assert_int_equal(sim_config_merge(&config, text, sizeof(text) - 1, why), 0);
+    two = sim_config_api_key(&config, "two", 3);
+    assert_non_null(sim_config_api_key(&config, "one", 3));
+    assert_null(sim_config_api_key(&config, "sk-sim", 6));
+    assert_int_equal(two->max_concurrent, 3);
+    assert_int_equal(sim_client_balance(two, "m")->tokens, 7);
+    for (unsigned dialect = 0; dialect < DIALECT_COUNT; dialect++)
+        assert_non_null(sim_config_model(&config, (enum dialect_id)dialect, "m"));
+    sim_config_clear(&config);
 }
 
 static void given_a_configuration_when_merged_then_over_the_defaults(void **state)
@@ -588,7 +618,11 @@ static void given_a_configuration_when_merged_then_over_the_defaults(void **stat
     assert_int_equal(config.chunk_ms, 5);
     assert_int_equal(config.require_user_agent, 0);
     assert_int_equal(config.answer_words, 16);
-    assert_non_null(sim_config_model(&config, "GigaChat-2-Max"));
+    assert_null(sim_config_model(&config, DIALECT_OPENAI, "GigaChat-2-Max"));
+    assert_non_null(sim_config_model(&config, DIALECT_OPENAI, "gpt-sim"));
+    assert_non_null(sim_config_api_key(&config, "sk-sim", 6));
+    assert_null(sim_config_api_key(&config, "sk-si", 5));
+    assert_non_null(sim_config_model(&config, DIALECT_GIGACHAT, "GigaChat-2-Max"));
     sim_config_clear(&config);
 }
 
@@ -627,6 +661,7 @@ int main(void)
         TEST(given_attempts_when_counted_then_the_first_n_fail_and_it_begins_anew),
         TEST(given_a_session_when_it_goes_on_then_the_shared_beginning_is_cached),
         TEST(given_configurations_when_wrong_then_the_key_is_named),
+        TEST(given_api_keys_when_configured_then_texts_and_objects_are_known),
         TEST(given_a_configuration_when_merged_then_over_the_defaults),
     };
 

@@ -203,8 +203,10 @@ struct config *config_ref(struct config *config)
 
 static void clear_model(struct model_config *model)
 {
-    for (size_t i = 0; i < model->candidate_count; i++)
+    for (size_t i = 0; i < model->candidate_count; i++) {
         options_clear(&CANDIDATE_TABLE, &model->candidates[i]);
+        free(model->candidates[i].prices);
+    }
     for (size_t i = 0; i < model->alias_count; i++)
         free(model->aliases[i]);
     free(model->candidates);
@@ -277,10 +279,33 @@ const struct model_config *config_model(const struct config *config, const char 
     return NULL;
 }
 
+static struct price price_at(const struct price *prices, size_t count, int64_t at_ms)
+{
+    for (size_t i = count; i > 0; i--)
+        if (prices[i - 1].from_at_ms <= at_ms)
+            return prices[i - 1];
+    return (struct price){0};
+}
+
 struct price model_price_at(const struct model_config *model, int64_t at_ms)
 {
-    for (size_t i = model->price_count; i > 0; i--)
-        if (model->prices[i - 1].from_at_ms <= at_ms)
-            return model->prices[i - 1];
-    return (struct price){0};
+    return price_at(model->prices, model->price_count, at_ms);
+}
+
+struct price candidate_price_at(const struct model_config *model,
+                                const struct candidate_config *candidate, int64_t at_ms)
+{
+    if (candidate->price_count == 0)
+        return model_price_at(model, at_ms);
+    return price_at(candidate->prices, candidate->price_count, at_ms);
+}
+
+const struct candidate_config *model_candidate(const struct model_config *model,
+                                               const char *provider, const char *name)
+{
+    for (size_t i = 0; i < model->candidate_count; i++)
+        if (strcmp(model->candidates[i].provider, provider) == 0 &&
+            strcmp(model->candidates[i].model, name) == 0)
+            return &model->candidates[i];
+    return NULL;
 }

@@ -71,18 +71,24 @@
   X(BYTES,   wal_bytes,                "ledger.wal_bytes",         "268435456",       16777216, 1099511627776, yes, "bytes",  "largest write-ahead log: from here on events wait in the spool until it can be emptied") \
   X(U32,     retention_days,           "ledger.retention_days",    "0",               0,       36500,       yes, "days",     "requests' own rows are deleted after this, 0 = never; sums stay") \
   X(U32,     hourly_retention_days,    "ledger.hourly_retention_days", "0",           0,       36500,       yes, "days",     "sums by the hour are deleted after this, 0 = never; sums by the day stay") \
-  X(MS,      status_ms,                "ledger.status_ms",         "5000",            100,     3600000,     yes, "ms",       "how often the table provider_status is written") \
+  X(MS,      status_ms,                "ledger.status_ms",         "5000",            100,     3600000,     yes, "ms",       "how often provider_status and learned token ratios are written") \
   X(MS,      answer_ttl_ms,            "ledger.answer_ttl_ms",     "86400000",        1000,    2592000000,  yes, "ms",       "how long an Idempotency-Key and its answer are remembered") \
   X(BYTES,   answer_bytes,             "ledger.answer_bytes",      "262144",          0,       524288,      yes, "bytes",    "largest answer kept for an Idempotency-Key") \
   X(BYTES,   answers_bytes,            "ledger.answers_bytes",     "268435456",       0,       1099511627776, yes, "bytes",  "all answers kept for Idempotency-Keys; beyond it the oldest are dropped") \
+  X(TEXT,    default_model,            "default_model",            "",                0,       95,          yes, "",         "model of requests that name none: an id or an alias; empty = they are refused") \
   X(TEXT,    currency,                 "billing.currency",         "RUB",             1,       16,           yes, "",         "what one credit is")
 
 #define PROVIDER_OPTIONS(X) \
   X(TEXT,    name,                     "name",                     NULL,              1,       95,           yes, "",         "name in models, statistics and logs") \
   X(TEXT,    type,                     "type",                     NULL,              0,       0,           yes, "gigachat|openai|anthropic", "adapter: what its API speaks") \
   X(TEXT,    flavor,                   "flavor",                   "openai",          0,       0,           yes, "openai|deepseek|mistral|groq|vllm|ollama|llamacpp|openrouter|gemini|yandex", "how an API of type openai differs from OpenAI's own") \
-  X(URL,     base_url,                 "base_url",                 "https://api.giga.chat", 1, 0,           yes, "",         "API address; the endpoint's path is appended") \
-  X(URL,     auth_url,                 "auth_url",                 "https://ngw.devices.sberbank.ru:9443/api/v2/oauth", 1, 0, yes, "", "OAuth address") \
+  X(URL,     base_url,                 "base_url",                 "",                0,       0,           yes, "",         "API address; the endpoint's path is appended; empty = the API's own, see below") \
+  X(URL,     auth_url,                 "auth_url",                 "",                0,       0,           yes, "",         "gigachat: OAuth address, empty = https://ngw.devices.sberbank.ru:9443/api/v2/oauth; with auth \"password\" the API whose /token is asked, empty = base_url") \
+  X(TEXT,    auth,                     "auth",                     "oauth",           0,       0,           yes, "oauth|password|token|certificate", "gigachat: oauth = credentials are an authorization key; password = user and password, without credentials; token = credentials are a ready access token; certificate = client_cert_file and client_key_file, without any of these") \
+  X(TEXT,    user,                     "user",                     "",                0,       255,         yes, "",         "gigachat, auth \"password\"") \
+  X(SECRET,  password,                 "password",                 "",                0,       0,           yes, "",         "gigachat, auth \"password\"") \
+  X(PATH,    client_cert_file,         "client_cert_file",         "",                0,       0,           yes, "",         "gigachat, auth \"certificate\": our certificate for the API, PEM") \
+  X(PATH,    client_key_file,          "client_key_file",          "",                0,       0,           yes, "",         "gigachat, auth \"certificate\": its private key without password, PEM") \
   X(SECRET,  credentials,              "credentials",              "",                0,       0,           yes, "",         "gigachat: authorization key, base64 of client_id:client_secret; others: API key") \
   X(TEXT,    scope,                    "scope",                    "GIGACHAT_API_PERS", 0,     0,           yes, "GIGACHAT_API_PERS|GIGACHAT_API_B2B|GIGACHAT_API_CORP", "OAuth scope") \
   X(PATH,    ca_bundle_file,           "ca_bundle_file",           "",                0,       0,           yes, "",         "certificate authorities for this provider alone, PEM; empty = the system's") \
@@ -98,14 +104,18 @@
   X(TEXT,    id,                       "id",                       NULL,              1,       95,           yes, "",         "public name") \
   X(U32,     context_tokens,           "context_tokens",           "131072",          1,       100000000,   yes, "tokens",   "context length") \
   X(U32,     max_output_tokens,        "max_output_tokens",        "8192",            1,       10000000,    yes, "tokens",   "longest answer") \
-  X(TEXT,    tokenizer,                "tokenizer",                "calibrated",      0,       0,           yes, "o200k_base|cl100k_base|calibrated|chars3", "how prompts are counted before the provider counts")
+  X(TEXT,    tokenizer,                "tokenizer",                "calibrated",      0,       0,           yes, "o200k_base|cl100k_base|calibrated|chars3", "how prompts are counted before the provider counts") \
+  X(TEXT,    strategy,                 "strategy",                 "priority",        0,       0,           yes, "priority|weighted|latency|cost|busy", "order among candidates of one priority")
 
 #define CANDIDATE_OPTIONS(X) \
   X(TEXT,    provider,                 "provider",                 NULL,              1,       95,           yes, "",         "a provider's name") \
   X(TEXT,    model,                    "model",                    NULL,              1,       95,           yes, "",         "the model's name at that provider") \
-  X(U32,     weight,                   "weight",                   "1",               0,       1000000,     yes, "",         "share among candidates of one priority") \
+  X(U32,     weight,                   "weight",                   "1",               0,       1000000,     yes, "",         "share among candidates of one priority where the strategy is weighted; 0 = last resort") \
   X(U32,     priority,                 "priority",                 "0",               0,       1000000,     yes, "",         "lower is tried first") \
-  X(U32,     context_tokens,           "context_tokens",           "0",               0,       100000000,   yes, "tokens",   "context length at this provider, 0 = the model's")
+  X(U32,     context_tokens,           "context_tokens",           "0",               0,       100000000,   yes, "tokens",   "context length at this provider, 0 = the model's") \
+  X(BOOL,    tools,                    "tools",                    "true",            0,       0,           yes, "",         "takes requests with tools or functions") \
+  X(BOOL,    images,                   "images",                   "true",            0,       0,           yes, "",         "takes requests with images") \
+  X(BOOL,    json_schema,              "json_schema",              "true",            0,       0,           yes, "",         "takes requests for an answer by a JSON schema")
 
 #define PRICE_OPTIONS(X) \
   X(DATE,    from_at_ms,               "from",                     "1970-01-01",      0,       0,           yes, "",         "valid from this moment") \
@@ -138,6 +148,8 @@
 struct candidate_config {
     CANDIDATE_OPTIONS(X)
     uint32_t provider_index; /* in config.providers */
+    struct price *prices;    /* sorted by from_at_ms; none = the model's count */
+    size_t price_count;
 };
 #define CONFIG_CANDIDATES_MAX 16 /* of one model */
 
@@ -221,5 +233,11 @@ int config_describe_schema(struct buf *out);
 const struct model_config *config_model(const struct config *config, const char *name, size_t len);
 /* The price of a model that is valid at at_ms; a zero price if none is. */
 struct price model_price_at(const struct model_config *model, int64_t at_ms);
+/* The same of one of its candidates: by its own prices if it has any, else by the model's. */
+struct price candidate_price_at(const struct model_config *model,
+                                const struct candidate_config *candidate, int64_t at_ms);
+/* The model's candidate at that provider, under the name it has there. NULL: there is none. */
+const struct candidate_config *model_candidate(const struct model_config *model,
+                                               const char *provider, const char *name);
 
 #endif

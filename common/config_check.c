@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include "common/config_files.h"
+#include "common/nearest.h"
 
 /* The longest name that is made inside runtime_dir, for which a socket's address must have room. */
 #define LONGEST_SOCKET "/master.sock"
@@ -174,14 +175,36 @@ static int check_names(const struct config_parser *p)
     return rc;
 }
 
+static int check_default_model(const struct config_parser *p)
+{
+    const char *name = p->config->default_model;
+    struct nearest nearest;
+
+    if (name[0] == '\0' || config_model(p->config, name, strlen(name)) != NULL)
+        return 0;
+    nearest_init(&nearest, name);
+    for (size_t i = 0; i < p->config->model_name_count; i++)
+        nearest_offer(&nearest, p->config->model_names[i].name,
+                      strlen(p->config->model_names[i].name));
+    if (nearest.name[0] != '\0')
+        return config_fail_path(p, "default_model",
+                                "there is no model \"%s\", did you mean \"%s\"?", name,
+                                nearest.name);
+    return config_fail_path(p, "default_model", "there is no model \"%s\"", name);
+}
+
 int config_check(const struct config_parser *p)
 {
     int rc = check_runtime_dir(p);
 
     if (rc == 0)
+        rc = config_complete_providers(p);
+    if (rc == 0)
         rc = check_listeners(p);
     if (rc == 0)
         rc = check_names(p);
+    if (rc == 0)
+        rc = check_default_model(p);
     if (rc == 0)
         rc = check_tls(p);
     if (rc == 0)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/config_parse.h"
 #include "common/config_text.h"
 #include "common/json.h"
 
@@ -41,6 +42,8 @@ int config_describe_markdown(struct buf *out)
                      "| --- | --- | --- | --- | --- | --- |\n");
         for (size_t j = 0; j < t->count; j++)
             describe_row(&t->options[j], out);
+        if (t == &PROVIDER_TABLE)
+            config_describe_providers(out);
     }
     return out->err;
 }
@@ -150,12 +153,17 @@ static void put_array(const struct option_table *table, const char *required_sec
     buf_str(out, "}}");
 }
 
+static void put_candidate_section(void *arg, const char *path, const char *name, struct buf *out)
+{
+    put_array(&PRICE_TABLE, NULL, NULL, out);
+}
+
 static void put_model_section(void *arg, const char *path, const char *name, struct buf *out)
 {
     if (strcmp(path, "aliases") == 0)
         buf_str(out, "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"minLength\":1}}");
     else if (strcmp(path, "candidates") == 0)
-        put_array(&CANDIDATE_TABLE, NULL, NULL, out);
+        put_array(&CANDIDATE_TABLE, NULL, put_candidate_section, out);
     else
         put_array(&PRICE_TABLE, NULL, NULL, out);
 }

@@ -198,6 +198,26 @@ static int parse_aliases(const struct config_parser *p, struct model_config *mod
     return rc;
 }
 
+static int parse_prices(const struct config_parser *p, const struct node *array,
+                        struct price **prices, size_t *count)
+{
+    int rc = open_array(p, array, LIST_MAX, sizeof(**prices), prices);
+
+    for (const struct node *n = first_of(array); rc == 0 && n != NULL; n = n->next) {
+        struct price price = {0};
+        size_t at = *count;
+
+        rc = parse_section(p, &PRICE_TABLE, &price, n);
+        for (; at > 0 && (*prices)[at - 1].from_at_ms > price.from_at_ms; at--)
+            (*prices)[at] = (*prices)[at - 1];
+        if (rc == 0 && at > 0 && (*prices)[at - 1].from_at_ms == price.from_at_ms)
+            rc = config_fail(p, n, "there are two prices from the same moment");
+        (*prices)[at] = price;
+        ++*count;
+    }
+    return rc;
+}
+
 static int parse_candidate(const struct config_parser *p, struct candidate_config *candidate,
                            const struct node *n)
 {
@@ -206,6 +226,8 @@ static int parse_candidate(const struct config_parser *p, struct candidate_confi
     struct nearest nearest;
     int rc = parse_section(p, &CANDIDATE_TABLE, candidate, n);
 
+    if (rc == 0)
+        rc = parse_prices(p, node_member(n, "prices"), &candidate->prices, &candidate->price_count);
     if (rc < 0)
         return rc;
     nearest_init(&nearest, candidate->provider);
@@ -251,26 +273,6 @@ static int parse_candidates(const struct config_parser *p, struct model_config *
     return rc;
 }
 
-static int parse_prices(const struct config_parser *p, struct model_config *model,
-                        const struct node *array)
-{
-    int rc = open_array(p, array, LIST_MAX, sizeof(*model->prices), &model->prices);
-
-    for (const struct node *n = first_of(array); rc == 0 && n != NULL; n = n->next) {
-        struct price price = {0};
-        size_t at = model->price_count;
-
-        rc = parse_section(p, &PRICE_TABLE, &price, n);
-        for (; at > 0 && model->prices[at - 1].from_at_ms > price.from_at_ms; at--)
-            model->prices[at] = model->prices[at - 1];
-        if (rc == 0 && at > 0 && model->prices[at - 1].from_at_ms == price.from_at_ms)
-            rc = config_fail(p, n, "there are two prices from the same moment");
-        model->prices[at] = price;
-        model->price_count++;
-    }
-    return rc;
-}
-
 static int parse_model(const struct config_parser *p, const struct node *n)
 {
     struct model_config *model = &p->config->models[p->config->model_count++];
@@ -281,7 +283,7 @@ static int parse_model(const struct config_parser *p, const struct node *n)
     if (rc == 0)
         rc = parse_candidates(p, model, n);
     if (rc == 0)
-        rc = parse_prices(p, model, node_member(n, "prices"));
+        rc = parse_prices(p, node_member(n, "prices"), &model->prices, &model->price_count);
     return rc;
 }
 

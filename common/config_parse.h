@@ -43,4 +43,13 @@ int config_fail_syntax(const struct config_parser *p, size_t offset, const char 
 /* config_check.c: what one option alone cannot tell, after everything is read. */
 int config_check(const struct config_parser *p);
 
+/* config_providers.c: the addresses that the file leaves out, and the keys that it must not. */
+int config_complete_providers(const struct config_parser *p);
+/* config_auth.c: which options the provider's kind of auth needs, and which it has no use for. n is
+ * the provider's object. */
+int config_check_auth(const struct config_parser *p, const struct provider_config *provider,
+                      const struct node *n);
+/* A table of those addresses for the manual. */
+void config_describe_providers(struct buf *out);
+
 #endif

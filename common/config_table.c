@@ -28,6 +28,7 @@ ROWS(TIER_OPTIONS, TIER_ROW);
 
 static const char *const no_sections[] = {NULL};
 static const char *const config_sections[] = {"providers", "models", "limits.tiers", NULL};
+static const char *const candidate_sections[] = {"prices", NULL};
 static const char *const model_sections[] = {"aliases", "candidates", "prices", NULL};
 
 #define TABLE(list, sections, title, about)                                               \
@@ -44,11 +45,12 @@ const struct option_table MODEL_TABLE =
     TABLE(MODEL_OPTIONS, model_sections, "models[]",
           "One model that clients may ask for. `aliases` is an array of further names.");
 const struct option_table CANDIDATE_TABLE =
-    TABLE(CANDIDATE_OPTIONS, no_sections, "models[].candidates[]",
+    TABLE(CANDIDATE_OPTIONS, candidate_sections, "models[].candidates[]",
           "Where the model's requests go; at least one.");
 const struct option_table PRICE_TABLE =
     TABLE(PRICE_OPTIONS, no_sections, "models[].prices[]",
-          "What the model costs, from a moment on. A model without prices is free.");
+          "What the model costs, from a moment on. A model without prices is free. A candidate may "
+          "have `prices` of its own, of the same form: they count in place of the model's.");
 const struct option_table TIER_TABLE =
     TABLE(TIER_OPTIONS, no_sections, "limits.tiers.NAME",
           "Limits of the API keys of one tier. The tier's name is the member's name.");

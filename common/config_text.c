@@ -156,6 +156,25 @@ static void encode_section(const struct encoding *encoding, const struct option_
     buf_byte(out, '}');
 }
 
+static void encode_prices(const struct encoding *encoding, const struct price *prices, size_t count,
+                          struct buf *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        separate(out);
+        encode_section(encoding, &PRICE_TABLE, &prices[i], NULL, out);
+    }
+}
+
+static void encode_candidate_section(void *arg, const char *path, const char *name, struct buf *out)
+{
+    const struct encoding *encoding = arg;
+    const struct candidate_config *candidate = encoding->section;
+
+    buf_byte(out, '[');
+    encode_prices(encoding, candidate->prices, candidate->price_count, out);
+    buf_byte(out, ']');
+}
+
 static void encode_model_section(void *arg, const char *path, const char *name, struct buf *out)
 {
     const struct encoding *encoding = arg;
@@ -170,13 +189,11 @@ static void encode_model_section(void *arg, const char *path, const char *name, 
     else if (strcmp(path, "candidates") == 0)
         for (size_t i = 0; i < model->candidate_count; i++) {
             separate(out);
-            encode_section(encoding, &CANDIDATE_TABLE, &model->candidates[i], NULL, out);
+            encode_section(encoding, &CANDIDATE_TABLE, &model->candidates[i],
+                           encode_candidate_section, out);
         }
     else
-        for (size_t i = 0; i < model->price_count; i++) {
-            separate(out);
-            encode_section(encoding, &PRICE_TABLE, &model->prices[i], NULL, out);
-        }
+        encode_prices(encoding, model->prices, model->price_count, out);
     buf_byte(out, ']');
 }
 

@@ -278,7 +278,7 @@ static bool is_url(const char *text)
 static int set_url(const struct option *o, void *field, const char *text,
                    const struct option_context *context, char why[OPTION_WHY_BYTES])
 {
-    if (!is_url(text))
+    if (!is_url(text) && (text[0] != '\0' || o->min > 0))
         return refuse(why, "must be a URL of http or https with a host and without user, query or "
                            "fragment, like \"https://api.giga.chat\"");
     return take_text(field, strdup(text));

@@ -53,6 +53,45 @@ int json_get_bool(const cJSON *object, const char *name, bool *value);
 int json_slice(const char *text, size_t len, const char *path, const char **value,
                size_t *value_len);
 
+/* Bytes of a text. */
+struct json_span {
+    const char *at;
+    size_t len;
+};
+
+/* What is between the string's quotes; empty if the value is no string. */
+static inline struct json_span json_inside(struct json_span value)
+{
+    if (value.len < 2 || value.at[0] != '"')
+        return (struct json_span){value.at, 0};
+    return (struct json_span){value.at + 1, value.len - 2};
+}
+
+/* The members of an object or the elements of an array in checked text, in order, duplicates
+ * included. */
+struct json_member {
+    struct json_span name; /* between its quotes, escapes not undone; of an element empty */
+    struct json_span value;
+    const char *at; /* the member's first byte: the name's opening quote, or the value */
+};
+struct json_walk { /* private */
+    const char *at;
+    const char *end;
+    bool in_object;
+};
+/* value may begin and end with white space; one that is neither has no members. */
+void json_walk_begin(struct json_walk *w, struct json_span value);
+bool json_walk_next(struct json_walk *w, struct json_member *m);
+/* Whether the name spells that, escapes undone. */
+bool json_name_is(struct json_span name, const char *text);
+
+/* Appends what the bytes between a checked string's quotes stand for. */
+int json_unescape(struct buf *out, const char *text, size_t len);
+/* The strict scanner for one string: at is behind the opening quote. Returns the closing quote,
+ * NULL if the bytes up to end are no string that json_check() accepts. *escaped = it has a
+ * backslash. */
+const char *json_string_end(const char *at, const char *end, bool *escaped);
+
 /* Appends the value without the white space between tokens; strings and numbers byte for byte. */
 int json_minify(struct buf *out, const char *text, size_t len);
 

@@ -353,6 +353,16 @@ static int scan(struct scanner *s)
     return rc;
 }
 
+const char *json_string_end(const char *at, const char *end, bool *escaped)
+{
+    struct scanner s = {.at = at - 1, .end = end};
+
+    if (scan_string(&s) < 0)
+        return NULL;
+    *escaped = memchr(at, '\\', (size_t)(s.at - 1 - at)) != NULL;
+    return s.at - 1;
+}
+
 int json_check(const char *text, size_t len, const struct json_limits *limits, size_t *offset,
                const char **why)
 {

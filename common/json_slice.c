@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/ascii.h"
+
 struct span {
     const char *at;
     const char *end;
@@ -19,9 +21,15 @@ static const char *skip_space(const char *at, const char *end)
 /* at stands on the opening quote; returns what follows the closing one. */
 static const char *skip_string(const char *at, const char *end)
 {
-    for (at++; at < end && *at != '"'; at++)
+    for (at++;; at++) {
+        while (end - at >= 8 && ascii_word_lacks(ascii_word(at), '"') &&
+               ascii_word_lacks(ascii_word(at), '\\'))
+            at += 8;
+        if (at >= end || *at == '"')
+            break;
         if (*at == '\\')
             at++;
+    }
     return at < end ? at + 1 : end;
 }
 
@@ -197,6 +205,64 @@ int json_slice(const char *text, size_t len, const char *path, const char **valu
     *value = here.at;
     *value_len = (size_t)(here.end - here.at);
     return 0;
+}
+
+void json_walk_begin(struct json_walk *w, struct json_span value)
+{
+    w->end = value.at + value.len;
+    w->at = skip_space(value.at, w->end);
+    w->in_object = w->at < w->end && *w->at == '{';
+    if (w->at < w->end && (*w->at == '{' || *w->at == '['))
+        w->at = skip_space(w->at + 1, w->end);
+    else
+        w->at = w->end;
+}
+
+bool json_walk_next(struct json_walk *w, struct json_member *m)
+{
+    const char *at = w->at;
+
+    if (at >= w->end || *at == '}' || *at == ']')
+        return false;
+    m->at = at;
+    m->name = (struct json_span){at, 0};
+    if (w->in_object) {
+        const char *name_end = skip_string(at, w->end);
+
+        m->name = (struct json_span){at + 1, (size_t)(name_end - at) - 2};
+        at = skip_space(skip_space(name_end, w->end) + 1, w->end);
+    }
+    m->value.at = at;
+    at = skip_value(at, w->end);
+    m->value.len = (size_t)(at - m->value.at);
+    at = skip_space(at, w->end);
+    if (at < w->end && *at == ',')
+        at = skip_space(at + 1, w->end);
+    w->at = at;
+    return true;
+}
+
+bool json_name_is(struct json_span name, const char *text)
+{
+    return is_name(name.at, name.at + name.len, text, strlen(text));
+}
+
+int json_unescape(struct buf *out, const char *text, size_t len)
+{
+    const char *end = text + len;
+
+    while (text < end) {
+        const char *escape = memchr(text, '\\', (size_t)(end - text));
+        char bytes[4];
+
+        if (escape == NULL)
+            escape = end;
+        buf_append(out, text, (size_t)(escape - text));
+        text = escape;
+        if (text < end)
+            buf_append(out, bytes, take_character(&text, bytes));
+    }
+    return out->err;
 }
 
 int json_minify(struct buf *out, const char *text, size_t len)

@@ -7,10 +7,12 @@
 #include "common/container.h"
 #include "common/json.h"
 #include "gateway/admission.h"
+#include "gateway/explain.h"
 #include "gateway/metering.h"
 #include "gateway/relay.h"
 #include "gateway/replay.h"
-#include "router/route.h"
+#include "gateway/server_timing.h"
+#include "gateway/routing.h"
 
 #define ANSWER_MAX (32 * 1024 * 1024) /* a plain answer, re-encoded */
 #define IGNORED_MAX 512
@@ -34,7 +36,7 @@ struct chat {
     struct token_usage usage; /* what the provider had told when it ended */
     bool usage_final;
     int64_t waited_us;
-    struct model_counters *model_counters; /* NULL: no place in the statistics */
+    int64_t taken_us, begun_us; /* monotonic: it came to us; it was admitted */
 };
 
 /* Ends the dispatch (a connection is closed if it still runs). Its lines in the event are written:
@@ -143,7 +145,17 @@ static void end_with_error(struct chat *chat, enum usage_outcome outcome, const 
         http_answer_error(chat->request, e);
 }
 
-/* Who has answered, and what was left out. Before the dispatch is dropped. */
+static void add_timing(struct chat *chat)
+{
+    const struct server_timing timing = {.receive_us = chat->taken_us - chat->request->started_us,
+                                         .limit_us = chat->begun_us - chat->taken_us,
+                                         .queue_us = dispatch_queued_us(chat->dispatch),
+                                         .upstream_us = dispatch_waited_us(chat->dispatch)};
+
+    server_timing_add(chat->request, &timing, clock_monotonic_us());
+}
+
+/* Who has answered, what was left out, and how long it took. Before the dispatch is dropped. */
 static void add_answer_headers(struct chat *chat)
 {
     unsigned attempts;
@@ -157,6 +169,7 @@ static void add_answer_headers(struct chat *chat)
     if (chat->ignored.len > 0 && chat->ignored.err == 0)
         http_add_header(chat->request, "x-xrouter-ignored", "%.*s", (int)chat->ignored.len,
                         chat->ignored.data);
+    add_timing(chat);
 }
 
 /* A stream begins, with its first event or with a ping. */
@@ -194,7 +207,15 @@ static void on_end(void *arg, int rc, const struct error *e)
     http_answer(chat->request, 200, "application/json", &chat->relay.pending);
 }
 
+static void on_try(void *arg, const struct route_candidate *candidate)
+{
+    struct chat *chat = arg;
+
+    metering_use_model(&chat->metering, candidate->model);
+}
+
 static const struct dispatch_callbacks dispatch_callbacks = {
+    .on_try = on_try,
     .on_output = on_output,
     .on_end = on_end,
 };
@@ -232,9 +253,20 @@ static uint64_t overrun_nano(const struct chat *chat)
                                                           : 0;
 }
 
+/* Those of the model that has answered, or was tried last. NULL: it has no place in the statistics.
+ */
+static struct model_counters *counters_of(const struct chat *chat, const struct usage_event *event)
+{
+    const struct worker *w = chat->worker;
+    int model = counters_find_model(w->engine.region, event->model);
+
+    return model < 0 ? NULL : counters_model(w->engine.region, w->setup->slot, (size_t)model);
+}
+
 static void count_settled(struct chat *chat, const struct usage_event *event)
 {
     struct counters *c = chat->worker->counters;
+    struct model_counters *m = counters_of(chat, event);
     int64_t overhead_us = clock_monotonic_us() - chat->request->started_us - chat->waited_us;
 
     counter_add(&c->tokens_input_total, (uint64_t)event->tokens_input);
@@ -245,15 +277,15 @@ static void count_settled(struct chat *chat, const struct usage_event *event)
     counter_inc(&c->events_queued_total);
     counter_dec(&c->requests_in_flight);
     histogram_observe_us(&c->gateway_overhead_ms, overhead_us > 0 ? overhead_us : 0);
-    if (chat->model_counters == NULL)
+    if (m == NULL)
         return;
-    counter_inc(&chat->model_counters->requests_total);
+    counter_inc(&m->requests_total);
     if (event->outcome == USAGE_ERROR)
-        counter_inc(&chat->model_counters->errors_total);
-    counter_add(&chat->model_counters->tokens_input_total, (uint64_t)event->tokens_input);
-    counter_add(&chat->model_counters->tokens_cached_total, (uint64_t)event->tokens_cached);
-    counter_add(&chat->model_counters->tokens_output_total, (uint64_t)event->tokens_output);
-    counter_add(&chat->model_counters->cost_nano_total, (uint64_t)event->cost_nano);
+        counter_inc(&m->errors_total);
+    counter_add(&m->tokens_input_total, (uint64_t)event->tokens_input);
+    counter_add(&m->tokens_cached_total, (uint64_t)event->tokens_cached);
+    counter_add(&m->tokens_output_total, (uint64_t)event->tokens_output);
+    counter_add(&m->cost_nano_total, (uint64_t)event->cost_nano);
 }
 
 static void unlink_chat(struct chat *chat)
@@ -315,18 +347,32 @@ static void log_fields(const struct http_request *request, struct buf *out)
     json_put_field_u64(out, "attempts", event->attempt_count);
 }
 
-/* The dearest the request can become: no token of the prompt cached, the answer as long as it may
- * be. */
-static int64_t cost_at_most_nano(struct chat *chat, const struct price *price)
+/* The dearest the request can become at that candidate: no token of the prompt cached, the answer
+ * as long as it may be. */
+static int64_t cost_at_most_nano(struct chat *chat, const struct route_candidate *candidate)
 {
-    const struct model_config *model = chat->route.model;
+    const struct price *price = &candidate->price;
     const struct chat_request *parsed = &chat->parsed;
-    int64_t output = parsed->max_tokens > 0 ? parsed->max_tokens : model->max_output_tokens;
+    int64_t output =
+        parsed->max_tokens > 0 ? parsed->max_tokens : candidate->model->max_output_tokens;
     int64_t input = metering_prompt_at_most(&chat->metering);
     int64_t cached = price->cached_input_nano > price->input_nano ? input : 0;
-    int64_t cost_nano = money_cost_nano(price, input, cached, output);
 
-    return cost_nano < ACCOUNT_MAX_NANO ? cost_nano : ACCOUNT_MAX_NANO;
+    return money_cost_nano(price, input, cached, output);
+}
+
+/* At any of them: nobody knows yet who will answer. */
+static int64_t dearest_nano(struct chat *chat)
+{
+    int64_t most_nano = 0;
+
+    for (size_t i = 0; i < chat->route.candidate_count; i++) {
+        int64_t cost_nano = cost_at_most_nano(chat, &chat->route.candidates[i]);
+
+        if (cost_nano > most_nano)
+            most_nano = cost_nano;
+    }
+    return most_nano < ACCOUNT_MAX_NANO ? most_nano : ACCOUNT_MAX_NANO;
 }
 
 static bool is_limited(const struct chat *chat)
@@ -337,19 +383,18 @@ static bool is_limited(const struct chat *chat)
 /* What the row has to know before it is admitted. */
 static void fill_row(struct chat *chat, struct inflight_row *row)
 {
-    const struct model_config *model = chat->route.model;
     const struct key *key = &chat->request->key;
     struct usage_event *event = &row->event;
 
     event->id = chat->request->id;
     event->key_id = key->id;
     event->streamed = chat->parsed.stream;
-    event->price = model_price_at(model, clock_now_at_ms());
-    usage_name_set(event->model, model->id);
+    event->price = chat->route.candidates[0].price; /* until one is tried */
+    usage_name_set(event->model, chat->route.candidates[0].model->id);
     replay_mark(chat->replay, event);
     row->reservation.account = key->account;
     if (is_limited(chat))
-        row->reservation.amount_nano = cost_at_most_nano(chat, &event->price);
+        row->reservation.amount_nano = dearest_nano(chat);
     event->tokens_input = chat->metering.prompt.tokens;
 }
 
@@ -413,12 +458,10 @@ static void refuse(struct chat *chat, const struct error *e)
 static void begin(struct chat *chat)
 {
     struct worker *w = chat->worker;
-    int model = counters_find_model(w->engine.region, chat->route.model->id);
 
     chat->row = chat->admission.row;
+    chat->begun_us = clock_monotonic_us();
     chat->metering.event = &chat->row->event;
-    if (model >= 0)
-        chat->model_counters = counters_model(w->engine.region, w->setup->slot, (size_t)model);
     counter_inc(&w->counters->requests_in_flight);
     if (chat->parsed.stream)
         counter_inc(&w->counters->streams_total);
@@ -497,10 +540,10 @@ static struct chat *chat_new(struct worker *w, struct http_request *request)
     }
     chat->worker = w;
     chat->request = request;
+    chat->taken_us = clock_monotonic_us();
     rc = chat_request_parse(request->body.data, request->body.len, &chat->parsed, &e);
     if (rc == 0)
-        rc = route_find(request->config, chat->parsed.model, &request->key, clock_now_at_ms(),
-                        &chat->route, &e);
+        rc = routing_make(w, request, &chat->parsed, &chat->route, &e);
     if (rc == 0)
         rc = replay_begin(&chat->replay, w, request, &e);
     if (rc == 0)
@@ -517,14 +560,20 @@ static struct chat *chat_new(struct worker *w, struct http_request *request)
 void chat_handle(void *arg, struct http_request *request)
 {
     struct worker *w = arg;
-    struct chat *chat = chat_new(w, request);
+    struct chat *chat;
+    const char *model;
 
+    if (explain_take(w, request))
+        return;
+    chat = chat_new(w, request);
     if (chat == NULL)
         return;
+    model = chat->parsed.model[0] != '\0' ? chat->parsed.model : chat->route.model->id;
     memcpy(chat->id, "chatcmpl-", sizeof("chatcmpl-"));
     memcpy(chat->id + sizeof("chatcmpl-") - 1, request->id_text + 4, USAGE_ID_TEXT_BYTES);
     chat->identity = (struct answer_identity){
-        .id = chat->id, .model = chat->parsed.model, .created_at = clock_now_at_ms() / 1000};
+        .id = chat->id, .model = model, .created_at = clock_now_at_ms() / 1000};
+    chat->parsed.key_id = request->key.id;
     buf_init(&chat->ignored, IGNORED_MAX);
     relay_init(&chat->relay, w->loop, request, on_start);
     metering_init(&chat->metering, w, chat->route.model, &chat->parsed);

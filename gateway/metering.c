@@ -53,10 +53,13 @@ static void count_at_once(struct metering *m)
 static void on_text(struct token_meter *meter, const char *text, size_t len)
 {
     struct metering *m = container_of(meter, struct metering, meter);
+    int64_t guess;
 
     answer_tokens_add(&m->answer, text, len);
-    if (m->event != NULL)
-        m->event->tokens_output = answer_tokens_guess(&m->answer); /* what a reaper would bill */
+    guess = answer_tokens_guess(&m->answer);
+    if (m->event != NULL && guess > m->event->tokens_output)
+        m->event->tokens_output =
+            guess; /* what a reaper would bill, if the provider does not tell */
 }
 
 static void on_count(struct token_meter *meter, struct token_usage *usage)
@@ -100,6 +103,23 @@ void metering_init(struct metering *m, struct worker *w, const struct model_conf
                                       .at_least = 0},
                            .job = {.on_counted = on_job_counted}};
     answer_tokens_init(&m->answer, model);
+}
+
+void metering_use_model(struct metering *m, const struct model_config *model)
+{
+    bool is_same = strcmp(m->model->tokenizer, model->tokenizer) == 0;
+
+    if (m->model == model)
+        return;
+    m->model = model;
+    answer_tokens_clear(&m->answer);
+    answer_tokens_init(&m->answer, model);
+    if (is_same)
+        return;
+    if (m->request->len <= METERING_LATE_BYTES)
+        m->is_counted = false; /* the estimate stands until somebody has to know */
+    else
+        m->is_foreign = m->is_counted;
 }
 
 void metering_clear(struct metering *m)
@@ -165,7 +185,7 @@ static void learn(struct metering *m, const struct usage_event *event)
     int model = counters_find_model(m->worker->engine.region, m->model->id);
     uint32_t random;
 
-    if (model < 0 || strcmp(m->model->tokenizer, "calibrated") != 0)
+    if (model < 0 || m->is_foreign || strcmp(m->model->tokenizer, "calibrated") != 0)
         return;
     memcpy(&random, event->id.bytes + USAGE_ID_BYTES - sizeof(random), sizeof(random));
     if (!m->is_counted && calibration_wants(region, (size_t)model, random))

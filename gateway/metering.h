@@ -26,6 +26,7 @@ struct metering { /* embedded in the chat */
     struct usage_event *event;    /* NULL until admitted; its tokens_output grows with the answer */
     struct token_estimate prompt; /* a guess until is_counted */
     bool is_counted;
+    bool is_foreign; /* counted by another model's tokenizer, and too long to be counted again */
     struct counting_job job; /* of a prompt that is counted before admission */
     /* That count is over. */
     void (*on_counted)(struct metering *m);
@@ -43,6 +44,9 @@ struct metering_end {
 /* All borrowed. */
 void metering_init(struct metering *m, struct worker *w, const struct model_config *model,
                    const struct chat_request *request);
+/* Another model is to answer: from here on its tokenizer and its ratio count. Before a byte of its
+ * answer has come. */
+void metering_use_model(struct metering *m, const struct model_config *model);
 /* Ends a count that runs, without on_counted. */
 void metering_cancel(struct metering *m);
 /* All zero is fine. */

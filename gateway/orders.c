@@ -5,8 +5,11 @@
 
 #include "common/json.h"
 #include "common/log.h"
+#include "common/nearest.h"
 #include "gateway/master.h"
 #include "gateway/reload.h"
+#include "router/status.h"
+#include "router/targets.h"
 #include "usage/event.h"
 
 #define TEXT_MAX 16384
@@ -125,13 +128,74 @@ static const char *order_kill(struct master *m, const cJSON *request, struct buf
     return NULL;
 }
 
+static bool parse_switch(const char *text, enum provider_switch *out)
+{
+    static const enum provider_switch ALL[] = {PROVIDER_ENABLED, PROVIDER_DISABLED,
+                                               PROVIDER_DRAINING};
+
+    for (size_t i = 0; text != NULL && i < sizeof(ALL) / sizeof(ALL[0]); i++)
+        if (strcmp(PROVIDER_SWITCH_NAMES[ALL[i]], text) == 0) {
+            *out = ALL[i];
+            return true;
+        }
+    return false;
+}
+
+/* Its index in the counters; -ENOENT with a message if the configuration has none of that name. */
+static int find_provider(const struct master *m, const char *name, struct buf *message)
+{
+    struct nearest nearest;
+
+    nearest_init(&nearest, name);
+    for (size_t i = 0; i < m->config->provider_count; i++) {
+        const char *known = m->config->providers[i].name;
+
+        if (strcmp(known, name) == 0)
+            return counters_find_provider(m->instance.counters, name);
+        nearest_offer(&nearest, known, strlen(known));
+    }
+    buf_printf(message, "there is no provider \"%s\"", name);
+    if (nearest.name[0] != '\0')
+        buf_printf(message, "; did you mean \"%s\"?", nearest.name);
+    return -ENOENT;
+}
+
+static const char *order_provider_switch(struct master *m, const cJSON *request, struct buf *result,
+                                         struct buf *message)
+{
+    const char *name = json_string(request, "provider");
+    struct provider_counters counters;
+    enum provider_switch before, to;
+    int provider;
+
+    if (name == NULL || !parse_switch(json_string(request, "switch"), &to)) {
+        buf_str(message, "an order needs a provider, and switch: enabled, disabled or draining");
+        return "bad_request";
+    }
+    provider = find_provider(m, name, message);
+    if (provider < 0)
+        return "not_found";
+    before = targets_switch(m->instance.targets, (size_t)provider);
+    targets_set_switch(m->instance.targets, (size_t)provider, to);
+    counters_sum_provider(m->instance.counters, (size_t)provider, &counters);
+    log_event(LOG_INFO, "provider_switched", "", "provider %s is %s by order; it was %s", name,
+              PROVIDER_SWITCH_NAMES[to], PROVIDER_SWITCH_NAMES[before]);
+    buf_byte(result, '{');
+    json_put_field_text(result, "provider", name);
+    json_put_field_text(result, "switch", PROVIDER_SWITCH_NAMES[to]);
+    json_put_field_u64(result, "in_flight", counters.in_flight);
+    buf_byte(result, '}');
+    return NULL;
+}
+
 static const struct order {
     const char *op;
     const char *(*carry_out)(struct master *m, const cJSON *request, struct buf *result,
                              struct buf *message);
 } orders[] = {
-    {"reload", order_reload},       {"drain", order_drain}, {"stop", order_stop},
-    {"log-level", order_log_level}, {"kill", order_kill},
+    {"reload", order_reload}, {"drain", order_drain},
+    {"stop", order_stop},     {"log-level", order_log_level},
+    {"kill", order_kill},     {"provider.switch", order_provider_switch},
 };
 
 const char *orders_carry_out(void *arg, const cJSON *request, struct buf *result,

@@ -5,6 +5,9 @@
  *   {"op":"stop"}                         {"state":"draining"}, within timeouts.stop_timeout_ms
  *   {"op":"log-level","level":"debug"}    {"level":"debug"}, until the next reload
  *   {"op":"kill","id":"req_<32 hex>"}     {"id":"req_...","worker":0}
+ *   {"op":"provider.switch","provider":"NAME","switch":"disabled"}
+ *                                         {"provider":"NAME","switch":"disabled","in_flight":3}
+ *       "enabled", "disabled" or "draining"; until it is switched again or the instance ends
  *
  * Errors: unknown_op, bad_request, config_invalid, not_found. */
 #ifndef XROUTER_GATEWAY_ORDERS_H

@@ -56,8 +56,9 @@ static struct query_param *find(struct query_param *params, size_t count, const 
     return NULL;
 }
 
+/* is_complete: a name that is not in params is wrong; else it is left alone, whatever it is. */
 static int decode_pair(const char *text, size_t len, struct query_param *params, size_t count,
-                       struct error *e)
+                       bool is_complete, struct error *e)
 {
     const char *equals = memchr(text, '=', len);
     size_t name_len = equals != NULL ? (size_t)(equals - text) : len;
@@ -65,9 +66,11 @@ static int decode_pair(const char *text, size_t len, struct query_param *params,
     char name[QUERY_VALUE_BYTES];
     const char *wrong = unescape(text, name_len, name);
 
+    param = wrong != NULL ? NULL : find(params, count, name);
+    if (param == NULL && !is_complete)
+        return 0;
     if (wrong != NULL)
         return error_set(e, XR_EINVALID, NULL, "The name of a query parameter %s.", wrong);
-    param = find(params, count, name);
     if (param == NULL)
         return error_set(e, XR_EINVALID, name, "There is no query parameter '%s' here.", name);
     if (param->is_given)
@@ -81,7 +84,8 @@ static int decode_pair(const char *text, size_t len, struct query_param *params,
     return 0;
 }
 
-int query_decode(const char *target, struct query_param *params, size_t count, struct error *e)
+static int decode(const char *target, struct query_param *params, size_t count, bool is_complete,
+                  struct error *e)
 {
     const char *at = strchr(target, '?');
     size_t left;
@@ -95,7 +99,7 @@ int query_decode(const char *target, struct query_param *params, size_t count, s
     while (left > 0) {
         const char *end = memchr(at, '&', left);
         size_t len = end != NULL ? (size_t)(end - at) : left;
-        int rc = len > 0 ? decode_pair(at, len, params, count, e) : 0;
+        int rc = len > 0 ? decode_pair(at, len, params, count, is_complete, e) : 0;
 
         if (rc < 0)
             return rc;
@@ -107,6 +111,16 @@ int query_decode(const char *target, struct query_param *params, size_t count, s
         }
     }
     return 0;
+}
+
+int query_decode(const char *target, struct query_param *params, size_t count, struct error *e)
+{
+    return decode(target, params, count, true, e);
+}
+
+int query_pick(const char *target, struct query_param *param, struct error *e)
+{
+    return decode(target, param, 1, false, e);
 }
 
 const char *query_value(const struct query_param *params, size_t count, const char *name)

@@ -19,6 +19,8 @@ struct query_param {
  * space, a name without '=' has an empty value. 0, or XR_EINVALID with e naming the parameter: one
  * that is not in params, given twice, too long, or not decodable. */
 int query_decode(const char *target, struct query_param *params, size_t count, struct error *e);
+/* The same for one parameter; all others are left alone. */
+int query_pick(const char *target, struct query_param *param, struct error *e);
 /* Its value; NULL = not given. The name must be one of params. */
 const char *query_value(const struct query_param *params, size_t count, const char *name);
 

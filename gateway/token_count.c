@@ -56,7 +56,8 @@ static void answer(struct token_count *t)
     buf_init(&body, SIZE_MAX);
     buf_byte(&body, '{');
     json_put_field_text(&body, "object", "tokens");
-    json_put_field_text(&body, "model", t->parsed.model);
+    json_put_field_text(&body, "model",
+                        t->parsed.model[0] != '\0' ? t->parsed.model : t->model->id);
     json_put_field_i64(&body, "tokens", estimate.tokens);
     json_put_field_i64(&body, "characters", prompt_tokens_characters(t->job.count));
     json_put_field_text(&body, "method", TOKEN_METHOD_NAMES[estimate.method]);

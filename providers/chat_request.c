@@ -68,15 +68,31 @@ static void count_images(struct chat_request *r)
             continue;
         cJSON_ArrayForEach(part, content)
         {
-            r->image_count += json_get(part, "image_url") != NULL;
+            const char *type = json_string(part, "type");
+
+            r->image_count += type != NULL && strcmp(type, "image_url") == 0;
         }
     }
+}
+
+static void read_model(struct chat_request *r)
+{
+    const char *model = json_string(r->root, "model");
+
+    if (model != NULL)
+        memcpy(r->model, model, strlen(model) + 1); /* the check has bounded it */
+}
+
+static bool wants_json_schema(const cJSON *root)
+{
+    const char *type = json_string(json_get(root, "response_format"), "type");
+
+    return type != NULL && strcmp(type, "json_schema") == 0;
 }
 
 int chat_request_parse(const char *text, size_t len, struct chat_request *out, struct error *e)
 {
     static const struct place messages = {.name = "messages"};
-    const char *model;
     int rc;
 
     memset(out, 0, sizeof(*out));
@@ -86,14 +102,15 @@ int chat_request_parse(const char *text, size_t len, struct chat_request *out, s
     rc = chat_check_fields(out->root, e);
     if (rc == 0)
         rc = chat_check_calls(json_get(out->root, "messages"), &messages, e);
+    if (rc == 0)
+        rc = chat_wishes_read(out->root, text, len, &out->wishes, e);
     if (rc < 0) {
         chat_request_clear(out);
         return rc;
     }
     out->text = text;
     out->len = len;
-    model = json_string(out->root, "model");
-    memcpy(out->model, model, strlen(model) + 1); /* the check has bounded it */
+    read_model(out);
     out->stream = is_true(out->root, "stream");
     out->include_usage =
         out->stream && is_true(json_get(out->root, "stream_options"), "include_usage");
@@ -104,6 +121,7 @@ int chat_request_parse(const char *text, size_t len, struct chat_request *out, s
     read_max_tokens(out);
     read_stop(out);
     count_images(out);
+    out->wants_json_schema = wants_json_schema(out->root);
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "providers/chat_wishes.h"
 
 #define CHAT_STOP_MAX 4
 #define CHAT_STOP_BYTES_MAX 512 /* of one stop sequence: what a stream may have to hold back */
@@ -19,8 +20,9 @@
 struct chat_request {
     const char *text; /* the body as it came; borrowed from the caller until chat_request_clear() */
     size_t len;
-    cJSON *root; /* owned */
-    char model[CHAT_MODEL_BYTES];
+    cJSON *root;                  /* owned */
+    char model[CHAT_MODEL_BYTES]; /* "" = none is named */
+    struct chat_wishes wishes;
     bool stream;
     bool include_usage;    /* stream_options.include_usage */
     bool legacy_functions; /* functions/function_call instead of tools: answer in kind */
@@ -28,7 +30,9 @@ struct chat_request {
     const cJSON *messages, *tools, *functions; /* inside root; NULL = absent */
     const char *stop[CHAT_STOP_MAX];           /* inside root */
     size_t stop_count;
-    size_t image_count; /* image_url parts of all messages */
+    size_t image_count;     /* image_url parts of all messages */
+    bool wants_json_schema; /* response_format */
+    uint64_t key_id;        /* the API key that asks, set by whoever parsed; 0 = not known */
 };
 
 /* Checks the text (common/json.h), parses it and checks the type and range of every field of

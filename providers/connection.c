@@ -11,7 +11,6 @@
 #include "common/container.h"
 #include "common/error.h"
 #include "providers/connector.h"
-#include "providers/dial.h"
 
 /* curl_easy_send and curl_easy_recv find a handle's connection by walking all connections of its
  * multi handle, so TLS connections share one multi handle only in small groups. One origin's
@@ -28,8 +27,8 @@ struct origin {
     uint16_t port;
     char host[256];
     char authority[272];
-    char *ca_file;
-    size_t users; /* origin_get() and connections */
+    char *ca_file, *cert_file, *key_file; /* as in struct dial_files */
+    size_t users;                         /* origin_get() and connections */
     struct connector *connectors;
     struct connection *idle_newest, *idle_oldest;
     size_t idle_count;
@@ -208,6 +207,13 @@ static bool has_busy_connector(const struct origin *origin)
     return connector != NULL;
 }
 
+static void free_files(struct origin *o)
+{
+    free(o->ca_file);
+    free(o->cert_file);
+    free(o->key_file);
+}
+
 static void origin_free(struct origin *origin)
 {
     while (origin->connectors != NULL) {
@@ -217,7 +223,7 @@ static void origin_free(struct origin *origin)
         connector_free(connector);
     }
     loop_timer_cancel(origin->pool->loop, &origin->idle_timer);
-    free(origin->ca_file);
+    free_files(origin);
     free(origin);
 }
 
@@ -229,7 +235,7 @@ static struct dial dial_of(const struct origin *o, int64_t connect_ms)
                          .port = o->port,
                          .host = o->host,
                          .authority = o->authority,
-                         .ca_file = o->ca_file,
+                         .files = {o->ca_file, o->cert_file, o->key_file},
                          .connect_ms = connect_ms};
 }
 
@@ -366,20 +372,36 @@ void connections_close_idle(struct connections *pool)
     }
 }
 
+static int copy_files(struct origin *o, const struct dial_files *files)
+{
+    o->ca_file = strdup(files->ca);
+    o->cert_file = strdup(files->client_cert);
+    o->key_file = strdup(files->client_key);
+    if (o->ca_file != NULL && o->cert_file != NULL && o->key_file != NULL)
+        return 0;
+    free_files(o);
+    return -ENOMEM;
+}
+
+/* A connection is trusted for what was checked, and speaks for whom it showed, when it was made. */
+static bool is_origin(const struct origin *o, const struct url_parts *url,
+                      const struct dial_files *files)
+{
+    return o->tls == url->tls && o->port == url->port && strcmp(o->host, url->host) == 0 &&
+           strcmp(o->ca_file, files->ca) == 0 && strcmp(o->cert_file, files->client_cert) == 0 &&
+           strcmp(o->key_file, files->client_key) == 0;
+}
+
 struct origin *origin_get(struct connections *pool, const struct url_parts *url,
-                          const char *ca_file)
+                          const struct dial_files *files)
 {
     struct origin *o = pool->origins;
 
-    while (o != NULL && (o->tls != url->tls || o->port != url->port ||
-                         strcmp(o->host, url->host) != 0 || strcmp(o->ca_file, ca_file) != 0))
+    while (o != NULL && !is_origin(o, url, files))
         o = o->next;
     if (o == NULL) {
         o = calloc(1, sizeof(*o));
-        if (o == NULL)
-            return NULL;
-        o->ca_file = strdup(ca_file);
-        if (o->ca_file == NULL) {
+        if (o == NULL || copy_files(o, files) < 0) {
             free(o);
             return NULL;
         }

@@ -11,6 +11,7 @@
 #include "common/counters.h"
 #include "common/loop.h"
 #include "providers/addresses.h"
+#include "providers/dial.h"
 #include "providers/url.h"
 
 #define CONNECTION_IDLE_MAX 64 /* per origin */
@@ -41,10 +42,10 @@ void connections_free(struct connections *pool);
 /* Closes those that wait, and forgets origins that nobody uses. */
 void connections_close_idle(struct connections *pool);
 
-/* Finds or makes the origin; every get needs its put. ca_file "" = the system's. NULL when out of
- * memory. */
+/* Finds or makes the origin; every get needs its put. Other files are another origin: nobody uses a
+ * connection that was made with them. NULL when out of memory. */
 struct origin *origin_get(struct connections *pool, const struct url_parts *url,
-                          const char *ca_file);
+                          const struct dial_files *files);
 void origin_put(struct origin *origin);
 
 /* A kept-alive connection, the one that was used last; NULL if there is none. */

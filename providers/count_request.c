@@ -31,7 +31,7 @@ static int refuse_beside_input(const cJSON *value, const struct place *at, struc
 
 static const struct chat_rule input_rules[] = {
     /* What it is made of does not matter: a name that is no model's is not found. */
-    {.name = "model", .kind = CHAT_TEXT, .required = true, .min = 1, .max = CHAT_MODEL_BYTES - 1},
+    {.name = "model", .kind = CHAT_TEXT, .min = 1, .max = CHAT_MODEL_BYTES - 1},
     {.name = "messages", .kind = CHAT_ANY, .check = refuse_beside_input},
     {.name = "input", .kind = CHAT_ANY, .required = true, .check = check_input},
 };
@@ -84,7 +84,7 @@ int count_request_parse(const char *text, size_t len, struct count_request *out,
         return rc;
     }
     out->root = root;
-    out->model = json_string(root, "model");
+    out->model = is_given(root, "model") ? json_string(root, "model") : "";
     if (is_text) {
         out->input = json_get(root, "input");
         return 0;

@@ -10,7 +10,7 @@
 
 struct count_request {
     cJSON *root;           /* owned; all that follows is inside */
-    const char *model;     /* as the client named it */
+    const char *model;     /* as the client named it, "" = it did not */
     const cJSON *messages; /* NULL if input is given */
     const cJSON *tools;    /* or the older functions; NULL = absent */
     const cJSON *input;    /* a string or a non-empty array of strings; NULL if messages are */

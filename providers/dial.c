@@ -30,6 +30,22 @@ static const struct option OPTIONS[] = {
     {CURLOPT_SSL_SESSIONID_CACHE, 0},
 };
 
+static CURLcode set_files(CURL *easy, const struct dial_files *files)
+{
+    CURLcode rc = CURLE_OK;
+
+    if (*files->ca != '\0') {
+        rc = curl_easy_setopt(easy, CURLOPT_CAINFO, files->ca);
+        if (rc == CURLE_OK)
+            rc = curl_easy_setopt(easy, CURLOPT_CAPATH, NULL); /* this file alone */
+    }
+    if (rc == CURLE_OK && *files->client_cert != '\0')
+        rc = curl_easy_setopt(easy, CURLOPT_SSLCERT, files->client_cert);
+    if (rc == CURLE_OK && *files->client_key != '\0')
+        rc = curl_easy_setopt(easy, CURLOPT_SSLKEY, files->client_key);
+    return rc;
+}
+
 static CURLcode set_options(CURL *easy, const struct dial *dial, void *arg)
 {
     char url[URL_BYTES];
@@ -51,11 +67,8 @@ static CURLcode set_options(CURL *easy, const struct dial *dial, void *arg)
                               dial->tls ? TLS_READ_BYTES : PLAIN_READ_BYTES);
     if (rc == CURLE_OK)
         rc = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)dial->connect_ms);
-    if (rc == CURLE_OK && dial->tls && *dial->ca_file != '\0') {
-        rc = curl_easy_setopt(easy, CURLOPT_CAINFO, dial->ca_file);
-        if (rc == CURLE_OK)
-            rc = curl_easy_setopt(easy, CURLOPT_CAPATH, NULL); /* this file alone */
-    }
+    if (rc == CURLE_OK && dial->tls)
+        rc = set_files(easy, &dial->files);
     return rc;
 }
 
@@ -107,6 +120,9 @@ int dial_explain(CURLcode code, const char **reason)
         return XR_EUPSTREAM;
     case CURLE_SSL_CACERT_BADFILE:
         *reason = "its CA bundle cannot be read";
+        return XR_EUPSTREAM;
+    case CURLE_SSL_CERTPROBLEM:
+        *reason = "our certificate for it cannot be used";
         return XR_EUPSTREAM;
     case CURLE_SSL_CONNECT_ERROR:
         *reason = "the TLS handshake did not succeed";

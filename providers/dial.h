@@ -9,12 +9,19 @@
 
 #include "providers/addresses.h"
 
+/* The PEM files of one provider's connections; "" = none. */
+struct dial_files {
+    const char *ca;          /* "" = the system's */
+    const char *client_cert; /* ours, for a provider that knows us by it */
+    const char *client_key;
+};
+
 struct dial {
     bool tls;
     uint16_t port;
     const char *host;      /* as in struct url_parts */
     const char *authority; /* likewise */
-    const char *ca_file;   /* "" = the system's */
+    struct dial_files files;
     int64_t connect_ms;
 };
 

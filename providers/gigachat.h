@@ -4,16 +4,48 @@
 #define XROUTER_PROVIDERS_GIGACHAT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "providers/openai_chunk.h"
 #include "providers/provider.h"
 
 extern const struct provider_ops gigachat_ops;
 
+/* gigachat_head.c: request line ("POST {path}{/v1, unless the path has a version}{endpoint}"), Host
+ * and User-Agent. endpoint "": the URL is the whole address. 0 or XR_EUPSTREAMAUTH. */
+int gigachat_head_begin(struct buf *head, const char *base_url, const char *endpoint,
+                        struct error *e);
+/* A header whose value is a UUID of that version, made of the bytes. */
+#define UUID_BYTES 16
+void gigachat_put_uuid(struct buf *head, const char *name, const uint8_t bytes[UUID_BYTES],
+                       unsigned version);
+
+/* gigachat_auth.c: the provider_ops' functions. Configurations of auth "token" and
+ * "certificate" need no token request. */
+bool gigachat_needs_token(const struct provider_config *p);
+/* Authorization with the token (NULL: the configuration's own); nothing where a certificate has
+ * told who we are. */
+void gigachat_put_authorization(struct buf *head, const struct provider_config *p,
+                                const char *token);
+int gigachat_encode_token(const struct provider_config *p, struct upstream_request *out,
+                          struct error *e);
+int gigachat_decode_token(unsigned status, const char *body, size_t len, int64_t now_at_ms,
+                          char **token, int64_t *expires_at_ms, struct error *e);
+
+/* gigachat_session.c: X-Session-ID, the name under which GigaChat keeps a conversation's prompt
+ * cache: a hash of the API key's id, the model and the messages up to the first question. So later
+ * turns keep it, and no two keys share one. Nothing where the key is not known. Returns 0,
+ * XR_ETOOLARGE, -ENOMEM. */
+int gigachat_put_session(const char *upstream_model, const struct chat_request *req,
+                         struct buf *head, struct error *e);
+
 /* gigachat_encode.c: the JSON body of a chat call. Returns 0, XR_EINVALID, XR_EUNSUPPORTED,
  * XR_ETOOLARGE, -ENOMEM. */
 int gigachat_encode_body(const char *upstream_model, const struct chat_request *req,
                          struct buf *out, struct buf *ignored, struct error *e);
+
+/* gigachat_parameters.c: the provider_ops' supports. */
+bool gigachat_supports(const struct provider_config *p, const char *parameter);
 
 /* gigachat_history.c: the value of "messages". Returns 0, XR_EINVALID, XR_EUNSUPPORTED; a failing
  * out keeps its err. */

@@ -13,6 +13,7 @@
 
 struct whole {
     const struct chat_request *req;
+    struct token_meter *meter;
     const char *body;
     size_t len;
     struct gigachat_call call;
@@ -51,14 +52,13 @@ static int read_text(struct whole *w, const cJSON *message)
     return rc < 0 ? rc : 0;
 }
 
+/* usage: NULL where the provider has told none. */
 static int encode(struct whole *w, const cJSON *root, const char *reason,
                   const struct answer_identity *identity, const struct token_usage *usage,
                   struct buf *out, struct error *e)
 {
-    struct openai_answer answer = {.content = w->answer.data,
-                                   .content_len = w->answer.len,
-                                   .finish_reason = "stop",
-                                   .usage = *usage};
+    struct openai_answer answer = {
+        .content = w->answer.data, .content_len = w->answer.len, .finish_reason = "stop"};
     char id[GIGACHAT_CALL_ID_BYTES];
     struct openai_call call;
     int rc;
@@ -84,6 +84,10 @@ static int encode(struct whole *w, const cJSON *root, const char *reason,
             return rc;
         answer.call = &call;
     }
+    if (usage != NULL)
+        answer.usage = *usage;
+    else
+        w->meter->count(w->meter, &answer.usage);
     return openai_answer_encode(&answer, identity, w->req->legacy_functions, out);
 }
 
@@ -93,21 +97,24 @@ static void tell(struct token_meter *meter, const char *text, size_t len)
         meter->on_text(meter, text, len);
 }
 
-/* The provider has told no usage. */
-static void count(const struct whole *w, struct token_meter *meter, struct token_usage *usage)
+static void tell_string(struct token_meter *meter, const char *text)
 {
-    tell(meter, w->reasoning.data, w->reasoning.len);
-    tell(meter, w->text.data, w->text.len);
-    if (w->call.name != NULL)
-        tell(meter, w->call.name, strlen(w->call.name));
-    tell(meter, w->call.arguments.data, w->call.arguments.len);
-    meter->count(meter, usage);
+    if (text != NULL)
+        tell(meter, text, strlen(text));
+}
+
+/* What the model has written, tags and all, in the order in which a stream would tell it. */
+static void tell_all(const struct whole *w, const cJSON *message)
+{
+    tell_string(w->meter, json_string(message, "reasoning_content"));
+    tell_string(w->meter, json_string(message, "content"));
+    tell_string(w->meter, w->call.name);
+    tell(w->meter, w->call.arguments.data, w->call.arguments.len);
 }
 
 static int decode(struct whole *w, const struct provider_config *p, const cJSON *root,
                   const struct answer_identity *identity, struct buf *out,
-                  struct token_meter *meter, struct token_usage *usage, bool *usage_final,
-                  struct error *e)
+                  struct token_usage *usage, bool *usage_final, struct error *e)
 {
     const cJSON *choices = json_get(root, "choices");
     const cJSON *choice = cJSON_IsArray(choices) ? choices->child : NULL;
@@ -124,13 +131,14 @@ static int decode(struct whole *w, const struct provider_config *p, const cJSON 
     rc = gigachat_call_read(&w->call, message, w->body, w->len, "choices.0.message");
     if (rc == -EBADMSG)
         return error_set(e, XR_EUPSTREAM, NULL, "The model's function call is not valid.");
-    if (rc == 0)
+    if (rc == 0) {
+        tell_all(w, message);
         rc = read_text(w, message);
+    }
     if (rc < 0)
         return error_set(e, rc, NULL, NULL);
-    if (!*usage_final)
-        count(w, meter, usage);
-    return encode(w, root, reason == NULL ? "stop" : reason, identity, usage, out, e);
+    return encode(w, root, reason == NULL ? "stop" : reason, identity, *usage_final ? usage : NULL,
+                  out, e);
 }
 
 /* A client that asked for a stream gets one: the whole answer is its only event. */
@@ -157,7 +165,7 @@ int gigachat_decode_chat(const struct provider_config *p, const struct chat_requ
                          struct buf *out, struct token_meter *meter, struct token_usage *usage,
                          bool *usage_final, struct error *e)
 {
-    struct whole w = {.req = req, .body = body, .len = len};
+    struct whole w = {.req = req, .meter = meter, .body = body, .len = len};
     cJSON *root;
     int rc;
 
@@ -173,7 +181,7 @@ int gigachat_decode_chat(const struct provider_config *p, const struct chat_requ
     buf_init(&w.reasoning, TEXT_MAX);
     buf_init(&w.text, TEXT_MAX);
     buf_init(&w.answer, TEXT_MAX);
-    rc = decode(&w, p, root, identity, out, meter, usage, usage_final, e);
+    rc = decode(&w, p, root, identity, out, usage, usage_final, e);
     if (rc == 0 && out->err < 0)
         rc = error_set(e, out->err, NULL, NULL);
     gigachat_call_clear(&w.call);

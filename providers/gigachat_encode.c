@@ -148,29 +148,51 @@ static void put_reasoning_effort(const cJSON *root, struct buf *out)
             json_put_field_text(out, "reasoning_effort", efforts[i][1]);
 }
 
+/* A schema that GigaChat would not hold the answer to. */
+static int refuse_weak_schema(const cJSON *schema, bool strict, struct error *e)
+{
+    const cJSON *properties = json_get(schema, "properties");
+
+    if (schema->child == NULL)
+        return unsupported(e, "response_format",
+                           "it needs a schema that says something about the answer");
+    /* Without it any JSON may come, strict or not. */
+    if (strict && properties != NULL && properties->child != NULL &&
+        !cJSON_IsArray(json_get(schema, "required")))
+        return unsupported(e, "response_format",
+                           "a strict schema there names its 'required' properties");
+    return 0;
+}
+
 /* OpenAI's json_schema.schema stands one level higher here; its bytes stay the client's. */
 static int put_response_format(const struct chat_request *req, struct buf *out, struct error *e)
 {
     const cJSON *format = json_get(req->root, "response_format");
     const char *type = json_string(format, "type");
+    const cJSON *described = json_get(format, "json_schema");
     const char *schema;
     size_t schema_len;
-    bool strict;
+    bool strict = false, has_strict;
+    int rc;
 
     if (type == NULL || strcmp(type, "text") == 0)
         return 0;
     if (strcmp(type, "json_object") == 0)
         return unsupported(e, "response_format",
                            "it needs a schema, type \"json_object\" has none");
-    if (!cJSON_IsObject(json_get(json_get(format, "json_schema"), "schema")) ||
+    if (!cJSON_IsObject(json_get(described, "schema")) ||
         json_slice(req->text, req->len, "response_format.json_schema.schema", &schema,
                    &schema_len) < 0)
         return error_set(e, XR_EINVALID, "response_format.json_schema.schema",
                          "'response_format.json_schema.schema': expected an object, found "
                          "nothing.");
+    has_strict = json_get_bool(described, "strict", &strict) == 0;
+    rc = refuse_weak_schema(json_get(described, "schema"), strict, e);
+    if (rc < 0)
+        return rc;
     buf_str(out, ",\"response_format\":{\"type\":\"json_schema\",\"schema\":");
     json_minify(out, schema, schema_len);
-    if (json_get_bool(json_get(format, "json_schema"), "strict", &strict) == 0)
+    if (has_strict)
         json_put_field_bool(out, "strict", strict);
     buf_byte(out, '}');
     return 0;

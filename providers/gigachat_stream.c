@@ -26,6 +26,8 @@ struct stream {
     struct think_splitter think;
     struct stop_filter stop;
     struct gigachat_call call;
+    bool name_told;                      /* the call's name, to the meter */
+    size_t arguments_told;               /* bytes of its arguments */
     struct buf reasoning, answer, shown; /* one event's text on its way */
     struct buf plain;                    /* an event's text, its escapes undone */
     struct buf plain_tail;               /* what followed the text in the last plain event */
@@ -82,6 +84,28 @@ void gigachat_stream_free(void *stream)
     free(s);
 }
 
+static void tell(struct stream *s, const char *text, size_t len)
+{
+    if (len > 0)
+        s->meter->on_text(s->meter, text, len);
+}
+
+/* What is new of the call. As it comes, not when it is whole: one that is cut, or broken, or that
+ * the client did not wait for has been written all the same. */
+static void tell_call(struct stream *s)
+{
+    const struct buf *arguments = &s->call.arguments;
+
+    if (s->call.name != NULL && !s->name_told) {
+        s->name_told = true;
+        tell(s, s->call.name, strlen(s->call.name));
+    }
+    if (arguments->len <= s->arguments_told) /* an object may come again, and replaces itself */
+        return;
+    tell(s, arguments->data + s->arguments_told, arguments->len - s->arguments_told);
+    s->arguments_told = arguments->len;
+}
+
 static int put_text(struct stream *s, const char *field, const char *text, size_t len,
                     struct buf *out)
 {
@@ -130,7 +154,7 @@ static int put_content(struct stream *s, const char *text, size_t len, struct bu
 {
     int rc;
 
-    s->meter->on_text(s->meter, text, len);
+    tell(s, text, len);
     if (think_is_over(&s->think))
         return put_answer(s, text, len, out);
     buf_reset(&s->reasoning);
@@ -164,8 +188,6 @@ static int put_call(struct stream *s, struct buf *out, struct error *e)
 
     if (rc < 0)
         return rc;
-    s->meter->on_text(s->meter, call.name, strlen(call.name));
-    s->meter->on_text(s->meter, call.arguments, call.arguments_len);
     if (openai_chunks_begin(&s->chunks, s->created_at, out) < 0)
         return -ENOMEM;
     return openai_chunks_call(&s->chunks, &call, out);
@@ -206,11 +228,13 @@ static int read_message(struct stream *s, const cJSON *message, const struct eve
     if (rc == -EBADMSG) /* text may be skipped, a part of a call may not */
         return error_set(e, XR_EUPSTREAM, NULL, "The model's function call is not valid.");
     if (rc == 0 && reasoning != NULL) {
-        s->meter->on_text(s->meter, reasoning, strlen(reasoning));
+        tell(s, reasoning, strlen(reasoning));
         rc = put_text(s, "reasoning_content", reasoning, strlen(reasoning), out);
     }
     if (rc == 0 && content != NULL && cJSON_IsString(content))
         rc = put_content(s, content->valuestring, strlen(content->valuestring), out);
+    if (rc == 0)
+        tell_call(s);
     return rc;
 }
 

@@ -69,22 +69,44 @@ static void put_function(const struct openai_call *call, struct buf *out)
     PUT(out, "}");
 }
 
-/* The member that carries the call, in a delta (where calls are numbered) and in a message. */
-static void put_call(const struct openai_call *call, bool legacy, bool numbered, struct buf *out)
+static void put_tool_call(const struct openai_call *call, struct buf *out)
+{
+    PUT(out, "\"id\":");
+    json_put_text(out, call->id);
+    PUT(out, ",\"type\":\"function\",\"function\":");
+    put_function(call, out);
+    PUT(out, "}");
+}
+
+/* The member that carries the call, in a delta, where calls are numbered. */
+static void put_call(const struct openai_call *call, size_t index, bool legacy, struct buf *out)
 {
     if (legacy) {
         PUT(out, "\"function_call\":");
         put_function(call, out);
         return;
     }
-    PUT(out, "\"tool_calls\":[{");
-    if (numbered)
-        PUT(out, "\"index\":0,");
-    PUT(out, "\"id\":");
-    json_put_text(out, call->id);
-    PUT(out, ",\"type\":\"function\",\"function\":");
-    put_function(call, out);
-    PUT(out, "}]");
+    PUT(out, "\"tool_calls\":[{\"index\":");
+    buf_u64(out, index);
+    PUT(out, ",");
+    put_tool_call(call, out);
+    PUT(out, "]");
+}
+
+/* The same in a message; the older form has room for one call. */
+static void put_calls(const struct openai_call *calls, size_t count, bool legacy, struct buf *out)
+{
+    if (legacy) {
+        PUT(out, "\"function_call\":");
+        put_function(calls, out);
+        return;
+    }
+    PUT(out, "\"tool_calls\":[");
+    for (size_t i = 0; i < count; i++) {
+        buf_str(out, i > 0 ? ",{" : "{");
+        put_tool_call(&calls[i], out);
+    }
+    PUT(out, "]");
 }
 
 static void put_identity(const struct answer_identity *identity, const char *object,
@@ -132,8 +154,39 @@ int openai_chunks_call(const struct openai_chunks *c, const struct openai_call *
 {
     put_head(c, out);
     PUT(out, "{\"index\":0,\"delta\":{");
-    put_call(call, c->legacy, true, out);
+    put_call(call, 0, c->legacy, out);
     PUT(out, "}");
+    return put_tail(c, out);
+}
+
+int openai_chunks_call_begin(const struct openai_chunks *c, size_t index,
+                             const struct openai_call *call, struct buf *out)
+{
+    const struct openai_call bare = {.id = call->id, .name = call->name};
+
+    put_head(c, out);
+    PUT(out, "{\"index\":0,\"delta\":{");
+    put_call(&bare, index, c->legacy, out);
+    PUT(out, "}");
+    return put_tail(c, out);
+}
+
+int openai_chunks_arguments(const struct openai_chunks *c, size_t index, const char *text,
+                            size_t len, struct buf *out)
+{
+    put_head(c, out);
+    PUT(out, "{\"index\":0,\"delta\":{");
+    if (c->legacy) {
+        PUT(out, "\"function_call\":{\"arguments\":");
+        json_put_string(out, text, len);
+        PUT(out, "}}");
+        return put_tail(c, out);
+    }
+    PUT(out, "\"tool_calls\":[{\"index\":");
+    buf_u64(out, index);
+    PUT(out, ",\"function\":{\"arguments\":");
+    json_put_string(out, text, len);
+    PUT(out, "}}]}");
     return put_tail(c, out);
 }
 
@@ -160,6 +213,22 @@ int openai_chunks_end(const struct openai_chunks *c, const struct token_usage *u
     return buf_str(out, "data: [DONE]\n\n");
 }
 
+int openai_put_usage(const struct token_usage *usage, struct buf *out)
+{
+    put_usage(usage, out);
+    return out->err;
+}
+
+int openai_put_usage_chunk(const struct answer_identity *identity, int64_t created_at,
+                           const char *usage, size_t usage_len, struct buf *out)
+{
+    PUT(out, "data: ");
+    put_identity(identity, "chat.completion.chunk", created_at, out);
+    PUT(out, ",\"choices\":[],\"usage\":");
+    buf_append(out, usage, usage_len);
+    return buf_str(out, "}\n\n");
+}
+
 int openai_answer_encode(const struct openai_answer *a, const struct answer_identity *identity,
                          bool legacy, struct buf *out)
 {
@@ -176,7 +245,7 @@ int openai_answer_encode(const struct openai_answer *a, const struct answer_iden
     }
     if (a->call != NULL) {
         PUT(out, ",");
-        put_call(a->call, legacy, false, out);
+        put_calls(a->call, a->more_calls + 1, legacy, out);
     }
     PUT(out, "},\"logprobs\":null,\"finish_reason\":\"");
     buf_str(out, a->finish_reason);

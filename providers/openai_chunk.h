@@ -38,10 +38,22 @@ int openai_chunks_text(const struct openai_chunks *c, const char *field, const c
                        size_t len, struct buf *out);
 int openai_chunks_call(const struct openai_chunks *c, const struct openai_call *call,
                        struct buf *out);
+/* A call whose arguments come in pieces: first its id and name, then the pieces. index counts the
+ * calls of the answer. */
+int openai_chunks_call_begin(const struct openai_chunks *c, size_t index,
+                             const struct openai_call *call, struct buf *out);
+int openai_chunks_arguments(const struct openai_chunks *c, size_t index, const char *text,
+                            size_t len, struct buf *out);
 int openai_chunks_finish(const struct openai_chunks *c, const char *reason, struct buf *out);
 /* The usage chunk, if the client asked for one and the numbers are known, and [DONE]. */
 int openai_chunks_end(const struct openai_chunks *c, const struct token_usage *usage,
                       struct buf *out);
+
+/* OpenAI's usage object; input and output are known. */
+int openai_put_usage(const struct token_usage *usage, struct buf *out);
+/* A chunk with nothing but usage, which is JSON text of an object. */
+int openai_put_usage_chunk(const struct answer_identity *identity, int64_t created_at,
+                           const char *usage, size_t usage_len, struct buf *out);
 
 /* The whole answer. */
 struct openai_answer {
@@ -51,6 +63,7 @@ struct openai_answer {
     const char *reasoning; /* NULL = none */
     size_t reasoning_len;
     const struct openai_call *call; /* NULL = none */
+    size_t more_calls;              /* that follow it in its array */
     const char *finish_reason;
     struct token_usage usage; /* left out unless input and output are known */
 };

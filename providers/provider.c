@@ -3,11 +3,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "providers/anthropic.h"
 #include "providers/gigachat.h"
+#include "providers/openai.h"
 
 /* Every adapter there is; a new one is one new line. */
 static const struct provider_ops *const adapters[] = {
     &gigachat_ops,
+    &openai_ops,
+    &anthropic_ops,
 };
 
 const struct provider_ops *provider_ops_find(const char *type)

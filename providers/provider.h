@@ -63,11 +63,18 @@ enum decode_result {
 struct provider_ops {
     const char *name;     /* provider type in the config */
     enum framing framing; /* how a stream is cut */
+    bool takes_images;    /* image_url parts of messages reach the model */
 
-    /* The token request of providers that need one before the API call; NULL = none needed.
+    /* Whether the field of OpenAI's chat request has its effect there; else it is refused, or left
+     * out and told in x-xrouter-ignored. NULL = all of them go through. */
+    bool (*supports)(const struct provider_config *p, const char *parameter);
+
+    /* The token request of providers that need one before the API call; NULL = none needed, and
+     * needs_token tells which configurations need one (NULL = all).
      * encode: 0, XR_EUPSTREAMAUTH (the configuration cannot work), XR_EINTERNAL, -ENOMEM.
      * decode: *token is malloc'ed (the caller wipes and frees it), *expires_at_ms Unix time;
      * XR_EUPSTREAMAUTH for a final refusal (credentials, scope), XR_EUPSTREAM for a passing one. */
+    bool (*needs_token)(const struct provider_config *p);
     int (*encode_token)(const struct provider_config *p, struct upstream_request *out,
                         struct error *e);
     int (*decode_token)(unsigned status, const char *body, size_t len, int64_t now_at_ms,
@@ -100,7 +107,8 @@ struct provider_ops {
 
     /* A whole answer (HTTP 200, not the adapter's framing): OpenAI's JSON appended to out; for a
      * request that asked for a stream, the same answer as the chunks of one, [DONE] included.
-     * Usage and text as in decode_event and decode_end. 0, XR_E... or -ENOMEM (with e). */
+     * Usage and text as in decode_event and decode_end; OpenAI's JSON always has a usage object,
+     * with the meter's count where the provider told none. 0, XR_E... or -ENOMEM (with e). */
     int (*decode_chat)(const struct provider_config *p, const struct chat_request *req,
                        const struct answer_identity *identity, const char *body, size_t len,
                        struct buf *out, struct token_meter *meter, struct token_usage *usage,

@@ -282,8 +282,8 @@ void token_source_free(struct token_source *s)
     free(s);
 }
 
-/* The credential's lease. Finding it hashes the credential, so the place is remembered for as long
- * as the configuration is the same. */
+/* The lease of the credential: a key and its scope, or a password and its user. Finding it hashes
+ * the credential, so the place is remembered for as long as the configuration is the same. */
 static int find_lease(struct token_source *s, const struct config *config,
                       const struct provider_config *p)
 {
@@ -296,7 +296,10 @@ static int find_lease(struct token_source *s, const struct config *config,
     }
     if (provider < PROVIDERS_KNOWN && s->known[provider] != 0)
         return s->known[provider] - 1;
-    found = token_lease_find(s->leases, p->auth_url, p->credentials, p->scope);
+    if (p->credentials[0] != '\0')
+        found = token_lease_find(s->leases, p->auth_url, p->credentials, p->scope);
+    else
+        found = token_lease_find(s->leases, p->auth_url, p->password, p->user);
     if (provider < PROVIDERS_KNOWN && found >= 0)
         s->known[provider] = found + 1;
     return found;

@@ -480,12 +480,16 @@ void upstreams_close_idle(struct upstreams *pool)
 static struct upstream *upstream_new(struct upstreams *pool, const struct upstream_target *target,
                                      const struct url_parts *url)
 {
+    const struct dial_files files = {
+        .ca = target->ca_bundle_file,
+        .client_cert = target->client_cert_file != NULL ? target->client_cert_file : "",
+        .client_key = target->client_key_file != NULL ? target->client_key_file : ""};
     struct upstream *u = calloc(1, sizeof(*u));
 
     if (u == NULL)
         return NULL;
     u->parser = http1_new();
-    u->origin = origin_get(pool->connections, url, target->ca_bundle_file);
+    u->origin = origin_get(pool->connections, url, &files);
     if (u->parser == NULL || u->origin == NULL) {
         if (u->origin != NULL)
             origin_put(u->origin);

@@ -29,11 +29,12 @@ void upstreams_close_idle(struct upstreams *pool);
 
 struct upstream_target {
     const char *url; /* scheme, host and port are the origin; the path is in the head already */
-    const char *ca_bundle_file; /* "" = the system's */
-    int64_t connect_ms;         /* look-up, TCP and TLS together */
-    int64_t first_byte_ms;      /* from the request sent to the first byte of the body (to the head,
-                                 * when there is no body); also how long sending may stand still */
-    int64_t idle_ms;            /* between two reads of the body; not counted while paused */
+    const char *ca_bundle_file;                     /* "" = the system's */
+    const char *client_cert_file, *client_key_file; /* what we show of ourselves; NULL, "" = none */
+    int64_t connect_ms;                             /* look-up, TCP and TLS together */
+    int64_t first_byte_ms; /* from the request sent to the first byte of the body (to the head,
+                            * when there is no body); also how long sending may stand still */
+    int64_t idle_ms;       /* between two reads of the body; not counted while paused */
     int64_t total_ms;
 };
 

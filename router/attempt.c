@@ -157,6 +157,13 @@ static int drop_half_event(struct attempt *a, size_t before)
     return error_set(&a->error, XR_EINTERNAL, NULL, "The gateway is out of memory.");
 }
 
+/* What a reaper would bill. */
+static void note_usage(struct attempt *a)
+{
+    if (a->usage_final && a->usage.output > a->setup.event->tokens_output)
+        a->setup.event->tokens_output = a->usage.output;
+}
+
 static int decode_one(struct attempt *a, const struct event *event)
 {
     size_t before = a->setup.out->len;
@@ -165,8 +172,7 @@ static int decode_one(struct attempt *a, const struct event *event)
 
     if (a->setup.out->len > before)
         counter_inc(&a->engine->counters->stream_chunks_total);
-    if (a->usage_final && a->usage.output > a->setup.event->tokens_output)
-        a->setup.event->tokens_output = a->usage.output; /* what the reaper would bill */
+    note_usage(a);
     if (rc == DECODE_DONE) {
         rc = a->ops->decode_end(a->stream, a->setup.out, &a->error);
         a->complete = rc == 0;
@@ -230,13 +236,19 @@ static int on_body(void *arg, const char *data, size_t len)
 
 static void ask_for_token(struct attempt *a);
 
+static bool needs_token(const struct attempt *a)
+{
+    return a->ops->encode_token != NULL &&
+           (a->ops->needs_token == NULL || a->ops->needs_token(a->setup.provider));
+}
+
 /* The answer is a failure the provider reports. True when the request is on its way again. */
 static bool try_fresh_token(struct attempt *a, int *rc)
 {
     bool stale = false;
 
     *rc = a->ops->map_error(a->status, a->body.data, a->body.len, &stale, &a->error);
-    if (!stale || a->refreshed || a->ops->encode_token == NULL)
+    if (!stale || a->refreshed || !needs_token(a))
         return false;
     record(a, *rc);
     a->refreshed = true;
@@ -289,6 +301,8 @@ static void on_end(void *arg, int rc, const struct error *e)
         rc = a->ops->decode_chat(a->setup.provider, a->setup.request, a->setup.identity,
                                  a->body.data, a->body.len, a->setup.out, a->setup.meter, &a->usage,
                                  &a->usage_final, &a->error);
+        if (rc == 0)
+            note_usage(a);
     }
     record(a, rc);
     finish(a, rc, &a->error);
@@ -305,6 +319,8 @@ static int send_request(struct attempt *a, const char *token)
     const struct provider_config *p = a->setup.provider;
     struct upstream_target target = {.url = p->base_url,
                                      .ca_bundle_file = p->ca_bundle_file,
+                                     .client_cert_file = p->client_cert_file,
+                                     .client_key_file = p->client_key_file,
                                      .connect_ms = p->connect_ms,
                                      .first_byte_ms = p->first_byte_ms,
                                      .idle_ms = p->idle_ms,
@@ -406,7 +422,7 @@ int attempt_start(const struct attempt_engine *engine, const struct attempt_setu
         }
     }
     a->starting = true;
-    if (a->ops->encode_token != NULL) {
+    if (needs_token(a)) {
         ask_for_token(a);
     } else {
         int rc = send_request(a, NULL);

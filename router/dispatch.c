@@ -1,6 +1,6 @@
 #include "router/dispatch.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +28,7 @@ struct candidate_try {
 struct dispatch {
     struct dispatcher *dispatcher;
     struct dispatch_setup setup;
+    struct answer_identity identity; /* the setup's, with the model that is tried */
     struct candidate_try tries[ROUTE_CANDIDATES_MAX];
     size_t current; /* the candidate that waits or runs */
     unsigned attempts;
@@ -109,6 +110,7 @@ static void finish(struct dispatch *d, int rc)
 {
     if (d->has_ended)
         return;
+    assert(rc == 0 || d->error.number != 0);
     d->has_ended = true;
     loop_timer_cancel(loop_of(d), &d->backoff);
     loop_timer_cancel(loop_of(d), &d->deadline);
@@ -171,6 +173,19 @@ static void judge(struct dispatch *d, int rc)
 
 static void next_step(struct dispatch *d);
 
+/* Nothing of a failed try is left, neither bytes nor tokens. */
+static void wipe_traces(struct dispatch *d)
+{
+    if (!d->setup.request->stream)
+        buf_reset(d->setup.out);
+    buf_reset(d->setup.ignored);
+    d->setup.meter->reset(d->setup.meter);
+    d->setup.event->tokens_output = 0;
+    d->usage = (struct token_usage){-1, 0, 0};
+    d->usage_final = false;
+    atomic_store_explicit(d->setup.has_answer, 0, memory_order_release);
+}
+
 static void on_attempt_output(void *arg)
 {
     struct dispatch *d = arg;
@@ -202,10 +217,12 @@ static void on_attempt_end(void *arg, int rc, const struct error *e)
         try->may_repeat = may_repeat;
         try->failures++;
     }
-    if (rc == 0 || d->is_committed || !class->goes_on)
-        finish(d, rc);
-    else
-        next_step(d);
+    if (rc == 0 || d->is_committed || !class->goes_on) {
+        finish(d, rc < 0 ? d->error.number : 0);
+        return;
+    }
+    wipe_traces(d); /* now: who leaves while the next one is waited for pays nothing */
+    next_step(d);
 }
 
 static const struct attempt_callbacks attempt_callbacks = {
@@ -213,15 +230,32 @@ static const struct attempt_callbacks attempt_callbacks = {
     .on_end = on_attempt_end,
 };
 
-/* Nothing of a failed try is left, neither bytes nor tokens. */
-static void wipe_traces(struct dispatch *d)
+static void pass_over(struct dispatch *d, size_t i, int number, int64_t wait_ms, const char *why)
 {
-    if (!d->setup.request->stream)
-        buf_reset(d->setup.out);
-    buf_reset(d->setup.ignored);
-    d->setup.meter->reset(d->setup.meter);
-    d->setup.event->tokens_output = 0;
-    atomic_store_explicit(d->setup.has_answer, 0, memory_order_release);
+    struct error e = {0};
+
+    d->tries[i].state = TRY_PASSED;
+    error_set(&e, number, NULL, "%s", why);
+    remember(d, &e, wait_ms);
+}
+
+/* What the client is told of a candidate that is passed over. */
+static const struct {
+    int number;
+    const char *why;
+} BARS[] = {
+    [TARGET_SWITCHED_OFF] = {XR_ENOPROVIDER,
+                             "The provider is switched off by the gateway's operator."},
+    [TARGET_LEFT_ALONE] = {XR_EBUSY, "The provider has asked to be left alone for a while."},
+    [TARGET_BREAKER_OPEN] = {XR_ENOPROVIDER, "The provider has failed again and again, and is "
+                                             "left alone for a moment."},
+};
+
+static void pass_over_broken(struct dispatch *d, size_t i, const struct target *t)
+{
+    pass_over(d, i, BARS[TARGET_BREAKER_OPEN].number,
+              breaker_wait_ms(&t->breaker, d->setup.config, loop_now_ms(loop_of(d))),
+              BARS[TARGET_BREAKER_OPEN].why);
 }
 
 /* The slot is held. False: it could not even be begun, and is marked. */
@@ -232,7 +266,7 @@ static bool begin(struct dispatch *d, size_t i)
                                         .provider = c->provider,
                                         .candidate = c->config,
                                         .request = d->setup.request,
-                                        .identity = d->setup.identity,
+                                        .identity = &d->identity,
                                         .request_id = d->setup.request_id,
                                         .out = d->setup.out,
                                         .ignored = d->setup.ignored,
@@ -246,7 +280,7 @@ static bool begin(struct dispatch *d, size_t i)
     int rc;
 
     if (t != NULL && !breaker_allows(&t->breaker, d->setup.config, loop_now_ms(loop_of(d)))) {
-        d->tries[i].state = TRY_PASSED;
+        pass_over_broken(d, i, t); /* another worker's probe is under way */
         queue_leave(d->dispatcher->queues, &d->ticket);
         return false;
     }
@@ -254,6 +288,13 @@ static bool begin(struct dispatch *d, size_t i)
     d->current = i;
     d->attempts++;
     d->setup.event->price = c->price;
+    usage_name_set(d->setup.event->model, c->model->id);
+    if (c->model != d->setup.route->model)
+        d->identity.model = c->model->id; /* else as the client named it */
+    else
+        d->identity.model = d->setup.identity->model;
+    if (d->setup.callbacks->on_try != NULL)
+        d->setup.callbacks->on_try(d->setup.arg, c);
     rc = attempt_start(d->dispatcher->engine, &setup, &d->attempt, &e);
     if (rc == 0) {
         if (d->is_paused)
@@ -270,43 +311,26 @@ static bool begin(struct dispatch *d, size_t i)
 
 /* ---- which one is next ---- */
 
-static void pass_over(struct dispatch *d, size_t i, int number, int64_t wait_ms, const char *why)
-{
-    struct error e = {0};
-
-    d->tries[i].state = TRY_PASSED;
-    error_set(&e, number, NULL, "%s", why);
-    remember(d, &e, wait_ms);
-}
-
 /* Whether the candidate may be tried now; if not it is passed over. */
 static bool is_open(struct dispatch *d, size_t i)
 {
-    struct target *t = target_of(d, i);
-    int provider = provider_index(d, i);
-    int64_t now_ms = loop_now_ms(loop_of(d));
-    int64_t closed_ms;
+    int64_t wait_ms;
+    enum target_bar bar = targets_bar(d->dispatcher->targets, provider_index(d, i), target_of(d, i),
+                                      d->setup.config, loop_now_ms(loop_of(d)), &wait_ms);
 
-    if (provider >= 0 &&
-        targets_switch(d->dispatcher->targets, (size_t)provider) != PROVIDER_ENABLED) {
-        pass_over(d, i, XR_ENOPROVIDER, 0,
-                  "The provider is switched off by the gateway's operator.");
-        return false;
-    }
-    if (t == NULL)
-        return true; /* no place in the statistics: nothing is known against it */
-    closed_ms = atomic_load_explicit(&t->closed_until_ms, memory_order_relaxed) - now_ms;
-    if (closed_ms > 0) {
-        pass_over(d, i, XR_EBUSY, closed_ms,
-                  "The provider has asked to be left alone for a while.");
-        return false;
-    }
-    if (breaker_state_now(&t->breaker, d->setup.config, now_ms) == BREAKER_OPEN) {
-        pass_over(d, i, XR_ENOPROVIDER, breaker_wait_ms(&t->breaker, d->setup.config, now_ms),
-                  "The provider has failed again and again, and is left alone for a moment.");
-        return false;
-    }
-    return true;
+    if (bar == TARGET_FREE)
+        return true;
+    pass_over(d, i, BARS[bar].number, wait_ms, BARS[bar].why);
+    return false;
+}
+
+/* Whether an operator has switched the provider off while a turn there was waited for. */
+static bool is_switched_off(const struct dispatch *d, size_t i)
+{
+    int provider = provider_index(d, i);
+
+    return provider >= 0 &&
+           targets_switch(d->dispatcher->targets, (size_t)provider) != PROVIDER_ENABLED;
 }
 
 /* 0 = a slot is held, 1 = waits, XR_EBUSY. */
@@ -337,10 +361,15 @@ static void on_turn(struct queue_ticket *ticket, int rc)
 
     d->queued_us += clock_monotonic_us() - d->queued_since_us;
     d->queued_since_us = 0;
-    if (rc < 0)
+    if (rc < 0) {
         pass_over_busy(d, d->current);
-    else if (begin(d, d->current))
+    } else if (is_switched_off(d, d->current)) {
+        queue_leave(d->dispatcher->queues, &d->ticket);
+        pass_over(d, d->current, BARS[TARGET_SWITCHED_OFF].number, 0,
+                  BARS[TARGET_SWITCHED_OFF].why);
+    } else if (begin(d, d->current)) {
         return;
+    }
     next_step(d);
 }
 
@@ -443,8 +472,10 @@ static void next_step(struct dispatch *d)
         (try_free_one(d) || wait_for_one(d)))
         return;
     is_final = d->error.number != 0 && class_of(d->error.number) == &FINAL;
-    if (is_final || !plan_repeat(d))
+    if (is_final || !plan_repeat(d)) {
+        assert(d->error.number != 0); /* each that was not begun says why */
         finish(d, d->error.number);
+    }
 }
 
 static void on_backoff(struct timer *t)
@@ -482,6 +513,7 @@ int dispatch_start(struct dispatcher *dispatcher, const struct dispatch_setup *s
         return error_set(e, XR_EINTERNAL, NULL, "The gateway is out of memory.");
     d->dispatcher = dispatcher;
     d->setup = *setup;
+    d->identity = *setup->identity;
     d->usage = (struct token_usage){-1, 0, 0};
     d->ticket.on_turn = on_turn;
     d->backoff.on_timer = on_backoff;

@@ -29,6 +29,8 @@ struct dispatcher {
 };
 
 struct dispatch_callbacks {
+    /* A try begins, with the meter at zero. NULL is fine. Also from dispatch_start(). */
+    void (*on_try)(void *arg, const struct route_candidate *candidate);
     /* As attempt_callbacks: bytes were appended to out; they may go to the client, and from now on
      * the answer is this candidate's. Must not free the dispatch. */
     void (*on_output)(void *arg);

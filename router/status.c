@@ -1,5 +1,8 @@
 #include "router/status.h"
 
+#include <errno.h>
+#include <string.h>
+
 #include "common/clock.h"
 #include "common/json.h"
 #include "router/queue.h"
@@ -28,15 +31,20 @@ static struct target_view look(const struct target *t, int64_t now_ms)
         .closed_ms = closed_ms > 0 ? closed_ms : 0};
 }
 
+static void put_target_state(struct buf *out, const struct target_view *v)
+{
+    json_put_field_text(out, "breaker", BREAKER_STATE_NAMES[v->breaker]);
+    json_put_field_u64(out, "breaker_opened_total", v->opened_total);
+    json_put_field_u64(out, "first_byte_ms", (v->first_byte_us + 500) / 1000);
+    json_put_field_i64(out, "left_alone_ms", v->closed_ms);
+}
+
 static void put_target(struct buf *out, const struct target_view *v)
 {
     buf_byte(out, '{');
     json_put_field_text(out, "provider", v->target->provider);
     json_put_field_text(out, "model", v->target->model);
-    json_put_field_text(out, "breaker", BREAKER_STATE_NAMES[v->breaker]);
-    json_put_field_u64(out, "breaker_opened_total", v->opened_total);
-    json_put_field_u64(out, "first_byte_ms", (v->first_byte_us + 500) / 1000);
-    json_put_field_i64(out, "left_alone_ms", v->closed_ms);
+    put_target_state(out, v);
     buf_byte(out, '}');
 }
 
@@ -78,6 +86,88 @@ int status_render_json(const struct shm *shm, const struct counters_region *name
 
         buf_str(out, i == 0 ? "" : ",");
         put_target(out, &view);
+    }
+    buf_byte(out, ']');
+    return out->err;
+}
+
+/* ---- provider list ---- */
+
+static const struct provider_config *find_provider(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->provider_count; i++)
+        if (strcmp(config->providers[i].name, name) == 0)
+            return &config->providers[i];
+    return NULL;
+}
+
+static void put_models(struct buf *out, struct targets_region *targets, const char *provider)
+{
+    int64_t now_ms = clock_monotonic_ms();
+    const struct target *t;
+    bool is_first = true;
+
+    json_put_key(out, "models");
+    buf_byte(out, '[');
+    for (size_t i = 0; (t = target_at(targets, i)) != NULL; i++) {
+        struct target_view view;
+
+        if (strcmp(t->provider, provider) != 0)
+            continue;
+        view = look(t, now_ms);
+        buf_str(out, is_first ? "" : ",");
+        is_first = false;
+        buf_byte(out, '{');
+        json_put_field_text(out, "model", t->model);
+        put_target_state(out, &view);
+        buf_byte(out, '}');
+    }
+    buf_byte(out, ']');
+}
+
+static void put_provider(struct buf *out, struct targets_region *targets,
+                         const struct queue_region *queue, const struct counters_region *names,
+                         const struct config *config, size_t provider)
+{
+    const char *name = counters_provider_name(names, provider);
+    const struct provider_config *configured = find_provider(config, name);
+    enum provider_switch position = targets_switch(targets, provider);
+    struct provider_counters counters;
+    uint32_t taken, waiting;
+    bool is_idle;
+
+    queue_look(queue, provider, &taken, &waiting);
+    counters_sum_provider(names, provider, &counters);
+    is_idle = taken == 0 && waiting == 0 && counters.in_flight == 0;
+    buf_byte(out, '{');
+    json_put_field_text(out, "name", name);
+    json_put_field_bool(out, "configured", configured != NULL);
+    json_put_field_text(out, "switch",
+                        position == PROVIDER_DRAINING && is_idle ? "drained"
+                                                                 : PROVIDER_SWITCH_NAMES[position]);
+    json_put_field_u64(out, "slots_taken", taken);
+    if (configured != NULL && configured->max_concurrent < QUEUE_SLOTS_MAX)
+        json_put_field_u64(out, "slots", configured->max_concurrent);
+    else
+        json_put_field_text(out, "slots", NULL);
+    json_put_field_u64(out, "waiting", waiting);
+    json_put_field_u64(out, "in_flight", counters.in_flight);
+    put_models(out, targets, name);
+    buf_byte(out, '}');
+}
+
+int status_render_providers(const struct shm *shm, const struct counters_region *names,
+                            const struct config *config, struct buf *out)
+{
+    struct targets_region *targets = targets_region_get(shm);
+    const struct queue_region *queue = queue_region_get(shm);
+
+    if (targets == NULL || queue == NULL)
+        return -EPROTO;
+    buf_byte(out, '[');
+    for (size_t i = 0; counters_provider_name(names, i) != NULL; i++) {
+        buf_str(out, i == 0 ? "" : ",");
+        put_provider(out, targets, queue, names, config, i);
     }
     buf_byte(out, ']');
     return out->err;

@@ -136,3 +136,24 @@ void targets_set_switch(struct targets_region *r, size_t provider, enum provider
     if (provider < r->provider_capacity)
         atomic_store_explicit(switch_at(r, provider), (uint32_t)to, memory_order_relaxed);
 }
+
+enum target_bar targets_bar(struct targets_region *r, int provider, const struct target *t,
+                            const struct config *config, int64_t now_ms, int64_t *wait_ms)
+{
+    int64_t closed_ms;
+
+    *wait_ms = 0;
+    if (provider >= 0 && targets_switch(r, (size_t)provider) != PROVIDER_ENABLED)
+        return TARGET_SWITCHED_OFF;
+    if (t == NULL)
+        return TARGET_FREE;
+    closed_ms = atomic_load_explicit(&t->closed_until_ms, memory_order_relaxed) - now_ms;
+    if (closed_ms > 0) {
+        *wait_ms = closed_ms;
+        return TARGET_LEFT_ALONE;
+    }
+    if (breaker_state_now(&t->breaker, config, now_ms) != BREAKER_OPEN)
+        return TARGET_FREE;
+    *wait_ms = breaker_wait_ms(&t->breaker, config, now_ms);
+    return TARGET_BREAKER_OPEN;
+}

@@ -23,6 +23,9 @@ struct target {
 
 enum provider_switch { PROVIDER_ENABLED, PROVIDER_DISABLED, PROVIDER_DRAINING };
 
+/* What keeps new requests from a target. */
+enum target_bar { TARGET_FREE, TARGET_SWITCHED_OFF, TARGET_LEFT_ALONE, TARGET_BREAKER_OPEN };
+
 struct targets_region; /* in shared memory; opaque */
 
 /* providers: as many as the counters have, with the same indexes. init expects zeroed memory. */
@@ -38,6 +41,11 @@ struct target *target_at(struct targets_region *r, size_t index); /* NULL past t
 void target_note_first_byte(struct target *t, int64_t took_us);
 /* The provider asked to be left alone for so long. */
 void target_close_for(struct target *t, int64_t now_ms, int64_t wait_ms);
+
+/* provider: its index in the counters, < 0 = it has none; t: NULL = it has no row. Where that is so
+ * nothing is known against them. *wait_ms: how long it lasts, 0 = nobody knows. */
+enum target_bar targets_bar(struct targets_region *r, int provider, const struct target *t,
+                            const struct config *config, int64_t now_ms, int64_t *wait_ms);
 
 /* By the provider's index in the counters. Disabled and draining ones get no new requests. */
 enum provider_switch targets_switch(struct targets_region *r, size_t provider);

@@ -40,6 +40,7 @@ struct reprice {
 /* One row of usage. */
 struct priced {
     const char *key, *model;
+    const char *provider, *upstream_model; /* of the last attempt; NULL or "" = none was made */
     int64_t created_at_ms;
     int64_t tokens_input, tokens_cached, tokens_output;
     int64_t cost_nano;
@@ -139,6 +140,17 @@ static void add_tally(struct tally *to, const struct tally *from)
     sum_add(&to->unknown, from->unknown);
 }
 
+/* A candidate that is not in the config any more had the model's price, as far as we know. */
+static struct price config_price(const struct model_config *model, const struct priced *p)
+{
+    const struct candidate_config *candidate = NULL;
+
+    if (p->provider != NULL && p->upstream_model != NULL)
+        candidate = model_candidate(model, p->provider, p->upstream_model);
+    return candidate != NULL ? candidate_price_at(model, candidate, p->created_at_ms)
+                             : model_price_at(model, p->created_at_ms);
+}
+
 static struct tally price_row(const struct priced *p, const struct config *config)
 {
     const struct model_config *model = config_model(config, p->model, strlen(p->model));
@@ -147,7 +159,7 @@ static struct tally price_row(const struct priced *p, const struct config *confi
     t.stored_price_nano = cost_by(&p->price, p);
     t.miscounted = t.stored_price_nano != p->cost_nano;
     if (model != NULL) {
-        struct price price = model_price_at(model, p->created_at_ms);
+        struct price price = config_price(model, p);
 
         t.config_price_nano = cost_by(&price, p);
     } else {
@@ -174,6 +186,8 @@ static int add_row(struct reprice *r, sqlite3_stmt *stmt, const struct config *c
                   .cached_input_nano = sqlite3_column_int64(stmt, 11),
                   .output_nano = sqlite3_column_int64(stmt, 12),
                   .request_nano = sqlite3_column_int64(stmt, 13)},
+        .provider = (const char *)sqlite3_column_text(stmt, 14),
+        .upstream_model = (const char *)sqlite3_column_text(stmt, 15),
     };
     const void *id = sqlite3_column_blob(stmt, 0);
     struct group *group;
@@ -206,7 +220,9 @@ static int read_unit(struct reprice *r, sqlite3 *db, const struct config *config
     int rc = database_prepare(
         db,
         "SELECT id, api_key_id, model, created_at, tokens_input, tokens_cached, tokens_output,"
-        " cost, source, price_from, price_input, price_cached_input, price_output, price_request"
+        " cost, source, price_from, price_input, price_cached_input, price_output, price_request,"
+        " provider, (SELECT a.model FROM usage_attempts a WHERE a.usage_id = usage.id"
+        " ORDER BY a.number DESC LIMIT 1)"
         " FROM usage WHERE id > ?1 ORDER BY id LIMIT ?2",
         &stmt);
 

@@ -203,5 +203,9 @@ enum ctl_exit ctl_kill(struct ctl *ctl);
 enum ctl_exit ctl_drain(struct ctl *ctl);
 enum ctl_exit ctl_stop(struct ctl *ctl);
 enum ctl_exit ctl_log_level(struct ctl *ctl);
+enum ctl_exit ctl_provider_list(struct ctl *ctl); /* provider.c */
+enum ctl_exit ctl_provider_enable(struct ctl *ctl);
+enum ctl_exit ctl_provider_disable(struct ctl *ctl);
+enum ctl_exit ctl_provider_drain(struct ctl *ctl);
 
 #endif

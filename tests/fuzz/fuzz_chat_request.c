@@ -12,8 +12,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static char base_url[] = "http://127.0.0.1:1";
-    const struct provider_config p = {.base_url = base_url};
+    static char base_url[] = "http://127.0.0.1:1", auth[] = "oauth";
+    const struct provider_config p = {.base_url = base_url, .auth = auth};
     struct upstream_request out;
     struct chat_request req;
     struct buf ignored;
@@ -24,6 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(e.number == rc);
         return 0;
     }
+    req.key_id = 1;
     upstream_request_init(&out);
     buf_init(&ignored, 4096);
     rc = provider_ops_find("gigachat")

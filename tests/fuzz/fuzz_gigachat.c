@@ -1,6 +1,6 @@
 /* Any bytes as GigaChat's answer: a stream, a whole answer, a token, an error. The first byte
- * chooses the client's request. A stream must come out the same wherever it is cut, and what comes
- * out must be events of valid JSON. */
+ * chooses the client's request. A stream must come out the same wherever it is cut, and so must the
+ * text that its meter is told; what comes out must be events of valid JSON. */
 #define _GNU_SOURCE 1 /* memmem */
 #include <assert.h>
 #include <stdint.h>
@@ -10,6 +10,7 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "providers/provider.h"
+#include "tests/unit/meter_double.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -25,22 +26,12 @@ static const char *const requests[] = {
     "{\"model\":\"m\",\"stop\":\"b\"," USER "}",
 };
 
-/* Looks at each byte, so that the sanitizers do. */
-static void on_text(struct token_meter *m, const char *text, size_t len)
-{
-    static volatile char last;
-
-    for (size_t i = 0; i < len; i++)
-        last = text[i];
-    (void)last;
-}
-
-static void on_count(struct token_meter *m, struct token_usage *usage)
-{
-    *usage = (struct token_usage){1, 0, 1};
-}
-
-static struct token_meter meter = {.on_text = on_text, .count = on_count};
+/* What a stream came to. */
+struct result {
+    struct buf out;
+    struct meter_double meter;
+    int rc;
+};
 
 static void check_events(const struct buf *out)
 {
@@ -83,28 +74,37 @@ static int feed(struct sse *sse, void *stream, const char *in, size_t len, struc
     return rc;
 }
 
-static int run_stream(const struct chat_request *req, const char *in, size_t len, size_t cut,
-                      struct buf *out)
+static void run_stream(const struct chat_request *req, const char *in, size_t len, size_t cut,
+                       struct result *r)
 {
     const struct provider_ops *ops = provider_ops_find("gigachat");
-    void *stream = ops->stream_new(&provider, req, &identity, &meter);
     struct token_usage usage = {-1, -1, -1};
     struct error e = {0};
     struct sse sse;
-    int rc;
+    void *stream;
 
+    r->rc = 0;
+    buf_init(&r->out, (size_t)1 << 26);
+    meter_double_init(&r->meter);
+    stream = ops->stream_new(&provider, req, &identity, &r->meter.meter);
     if (stream == NULL)
-        return 0;
+        return;
     sse_init(&sse);
-    rc = feed(&sse, stream, in, cut, out, &usage);
-    if (rc == DECODE_MORE)
-        rc = feed(&sse, stream, in + cut, len - cut, out, &usage);
-    if (rc >= 0)
-        rc = ops->decode_end(stream, out, &e);
+    r->rc = feed(&sse, stream, in, cut, &r->out, &usage);
+    if (r->rc == DECODE_MORE)
+        r->rc = feed(&sse, stream, in + cut, len - cut, &r->out, &usage);
+    if (r->rc >= 0)
+        r->rc = ops->decode_end(stream, &r->out, &e);
     ops->stream_free(stream);
     sse_clear(&sse);
-    check_events(out);
-    return rc;
+    check_events(&r->out);
+    assert(r->meter.counts <= (req->include_usage ? 1 : 0));
+}
+
+static void result_clear(struct result *r)
+{
+    buf_clear(&r->out);
+    meter_double_clear(&r->meter);
 }
 
 /* The same stream with a space more in each event: same JSON, but never the form that the decoder
@@ -126,48 +126,59 @@ static void spread(const char *in, size_t len, struct buf *out)
     }
 }
 
-static void assert_same(const struct buf *a, const struct buf *b)
+static void assert_same_bytes(const struct buf *a, const struct buf *b)
 {
     assert(a->len == b->len);
     assert(a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
 }
 
+static void assert_same(const struct result *a, const struct result *b)
+{
+    assert(a->rc == b->rc);
+    assert_same_bytes(&a->out, &b->out);
+    assert_same_bytes(&a->meter.text, &b->meter.text);
+}
+
 static void run_streams(const struct chat_request *req, const char *in, size_t len, size_t cut)
 {
-    struct buf whole, parts, slow, slow_in;
-    int rc;
+    struct result whole, parts, slow;
+    struct buf slow_in;
 
-    buf_init(&whole, (size_t)1 << 26);
-    buf_init(&parts, (size_t)1 << 26);
-    buf_init(&slow, (size_t)1 << 26);
-    buf_init(&slow_in, (size_t)1 << 26);
-    rc = run_stream(req, in, len, len, &whole);
-    assert(run_stream(req, in, len, cut, &parts) == rc);
+    run_stream(req, in, len, len, &whole);
+    run_stream(req, in, len, cut, &parts);
     assert_same(&whole, &parts);
     /* A line end before everything ends no event, but would push a byte-order mark away. */
     if (len > 0 && (unsigned char)in[0] != 0xef) {
+        buf_init(&slow_in, (size_t)1 << 26);
         spread(in, len, &slow_in);
-        assert(run_stream(req, slow_in.data, slow_in.len, slow_in.len, &slow) == rc);
+        run_stream(req, slow_in.data, slow_in.len, slow_in.len, &slow);
         assert_same(&whole, &slow);
+        result_clear(&slow);
+        buf_clear(&slow_in);
     }
-    buf_clear(&whole);
-    buf_clear(&parts);
-    buf_clear(&slow);
-    buf_clear(&slow_in);
+    result_clear(&whole);
+    result_clear(&parts);
 }
 
 static void run_whole(const struct chat_request *req, const char *in, size_t len)
 {
     const struct provider_ops *ops = provider_ops_find("gigachat");
     struct token_usage usage = {-1, -1, -1};
+    struct meter_double meter;
     struct error e = {0};
     struct buf out;
     bool flag;
     int rc;
 
     buf_init(&out, (size_t)1 << 26);
-    rc = ops->decode_chat(&provider, req, &identity, in, len, &out, &meter, &usage, &flag, &e);
+    meter_double_init(&meter);
+    rc =
+        ops->decode_chat(&provider, req, &identity, in, len, &out, &meter.meter, &usage, &flag, &e);
     assert(rc == 0 || e.number == rc);
+    assert(flag ? meter.counts == 0 : usage.input == -1 && usage.output == -1);
+    if (!req->stream)
+        assert(meter.counts == (rc == 0 && !flag));
+    meter_double_clear(&meter);
     if (rc == 0 && !req->stream)
         assert(json_check(out.data, out.len, &JSON_LIMITS_DEFAULT, NULL, NULL) == 0);
     buf_clear(&out);

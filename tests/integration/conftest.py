@@ -24,6 +24,16 @@ def sim(directory):
 
 
 @pytest.fixture
+def second(directory):
+    """Another provider, a simulator of its own."""
+    path = directory / "second"
+    path.mkdir()
+    simulator = Sim(path).start()
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture
 def make_gateway(directory, sim):
     """A factory; every gateway it made is stopped at the end, and must leave nothing behind."""
     made = []

@@ -22,7 +22,8 @@ VERBS = [["key", "create"], ["key", "list"], ["key", "show", "x"], ["key", "revo
          ["key", "update", "x", "--rpm", "1"], ["key", "rotate", "x"], ["credit", "add", "x", "1"],
          ["credit", "show", "x"], ["credit", "history", "x"], ["ledger", "verify"],
          ["ledger", "reprice", "--dry-run"], ["backup", "x.db"], ["usage"], ["stat"], ["requests"], ["kill", "req_" + "0" * 32], ["reload"], ["drain"],
-         ["stop"], ["log-level", "info"]]  # fmt: skip
+         ["stop"], ["log-level", "info"], ["provider", "list"], ["provider", "enable", "x"],
+         ["provider", "disable", "x"], ["provider", "drain", "x"]]  # fmt: skip
 
 
 def run(*args, **options):
@@ -179,7 +180,7 @@ def test_help_and_version():
     everything = run("--help")
     assert everything.returncode == 0
     for verb in VERBS:
-        name = " ".join(verb[:2] if verb[0] in ("key", "credit", "ledger") else verb[:1])
+        name = " ".join(verb[:2] if verb[0] in ("key", "credit", "ledger", "provider") else verb[:1])
         assert re.search(rf"^  {name}\b", everything.stdout, re.M), name
         one = run(*name.split(), "--help")
         assert one.returncode == 0 and one.stdout.startswith(f"Usage: xrouterctl {name}")

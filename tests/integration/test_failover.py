@@ -10,23 +10,7 @@ import pytest
 
 from harness import SLOW, Load, Sim, wait_until
 from ledger import row_id
-
-
-@pytest.fixture
-def second(directory):
-    """Another provider, a simulator of its own."""
-    path = directory / "second"
-    path.mkdir()
-    simulator = Sim(path).start()
-    yield simulator
-    simulator.stop()
-
-
-def provider(sim, name, **fields):
-    return dict({
-        "name": name, "type": "gigachat", "base_url": sim.url, "auth_url": sim.url + "/api/v2/oauth",
-        "credentials": "file:credentials", "max_concurrent": 10000, "connect_ms": int(5000 * SLOW)},
-        **fields)  # fmt: skip
+from upstreams import provider
 
 
 def with_two(make_gateway, sim, second, first=None, options=None, **arguments):

@@ -44,7 +44,10 @@ static inline struct config *engine_config(uint16_t port)
         "\"base_url\":\"http://127.0.0.1:%u\",\"auth_url\":\"http://127.0.0.1:%u/oauth\","
         "\"credentials\":\"env:XROUTER_TEST_KEY\",\"connect_ms\":2000,\"first_byte_ms\":4000}],"
         "\"models\":[{\"id\":\"giga/one\",\"aliases\":[\"one\"],"
-        "\"candidates\":[{\"provider\":\"giga\",\"model\":\"One\"}]}]}";
+        "\"candidates\":[{\"provider\":\"giga\",\"model\":\"One\"}]},"
+        "{\"id\":\"giga/two\",\"aliases\":[\"two\"],"
+        "\"candidates\":[{\"provider\":\"giga\",\"model\":\"One\"},"
+        "{\"provider\":\"giga\",\"model\":\"Two\"}]}]}";
     struct config_error e = {0};
     struct config *config = NULL;
     char text[1024];

@@ -29,13 +29,14 @@ static inline struct provider_config kit_provider(void)
 {
     static char name[] = "gigachat", base[] = "https://api.giga.chat", key[] = "aWQ6c2VjcmV0";
     static char auth[] = "https://ngw.devices.sberbank.ru:9443/api/v2/oauth";
-    static char scope[] = "GIGACHAT_API_PERS", cached[] = "included";
+    static char scope[] = "GIGACHAT_API_PERS", cached[] = "included", oauth[] = "oauth";
     struct provider_config p = {0};
 
     p.name = name;
     p.type = name;
     p.base_url = base;
     p.auth_url = auth;
+    p.auth = oauth;
     p.credentials = key;
     p.scope = scope;
     p.cached_tokens = cached;

@@ -158,6 +158,9 @@ static void given_a_plain_request_when_answered_then_whole_and_recorded(void **s
     assert_int_equal(c.event.attempts[0].http_status, 200);
     assert_int_equal(c.event.attempts[0].tokens_input, 7);
     assert_int_equal(c.event.attempts[0].error, 0);
+    assert_int_equal(c.event.tokens_output, 3); /* what a reaper would bill */
+    assert_string_equal(buf_text(&c.meter.text), "Hi");
+    assert_int_equal(c.meter.counts, 0);
     assert_int_equal(c.has_answer, 1);
     assert_true(attempt_waited_us(c.a) > 0);
     end(&c);
@@ -176,6 +179,7 @@ static void given_a_stream_when_whole_then_complete_with_its_last_bytes(void **s
     assert_false(c.complete_seen);
     assert_int_equal(c.has_answer, 1);
     assert_string_equal(buf_text(&c.meter.text), "abcdefgh");
+    assert_int_equal(c.event.tokens_output, 0); /* while it runs that is the meter's owner's */
     say_chunk(fd, FINISH_EVENT);
     say_chunk(fd, DONE_EVENT);
     server_say(fd, LAST_CHUNK);
@@ -185,6 +189,9 @@ static void given_a_stream_when_whole_then_complete_with_its_last_bytes(void **s
     assert_true(out_has(&c, "data: [DONE]\n\n"));
     assert_int_equal(value(&g->f->counters.upstream_connections_idle), 1);
     assert_int_equal(c.event.attempts[0].tokens_output, 3);
+    assert_int_equal(c.event.tokens_output, 3);
+    assert_string_equal(buf_text(&c.meter.text), "abcdefgh");
+    assert_int_equal(c.meter.counts, 0);
     end(&c);
     close(fd);
 }

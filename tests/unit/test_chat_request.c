@@ -12,6 +12,7 @@
 #define USER "{\"role\":\"user\",\"content\":\"hi\"}"
 #define WITH(fields) "{\"model\":\"m\",\"messages\":[" USER "]," fields "}"
 #define MESSAGES(list) "{\"model\":\"m\",\"messages\":[" list "]}"
+#define IMAGE "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:,x\"}}"
 #define CALL(id) \
     "{\"id\":\"" id "\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}"
 #define CALLS(list) "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[" list "]}"
@@ -139,10 +140,8 @@ struct refusal {
 static void given_mistyped_field_when_parsed_then_named(void **state)
 {
     static const struct refusal refusals[] = {
-        {"{\"messages\":[" USER "]}", "model"},
         {"{\"model\":5,\"messages\":[" USER "]}", "model"},
         {"{\"model\":\"\",\"messages\":[" USER "]}", "model"},
-        {"{\"model\":null,\"messages\":[" USER "]}", "model"},
         {"{\"model\":\"a\\nb\",\"messages\":[" USER "]}", "model"},
         {"{\"model\":\"a\\u0085b\",\"messages\":[" USER "]}", "model"},
         {"{\"model\":\"a\\u007fb\",\"messages\":[" USER "]}", "model"},
@@ -150,8 +149,27 @@ static void given_mistyped_field_when_parsed_then_named(void **state)
         {"{\"model\":\"m\",\"messages\":[]}", "messages"},
         {"{\"model\":\"m\",\"messages\":{}}", "messages"},
         {"{\"model\":\"m\",\"messages\":null}", "messages"},
-        {"{\"Model\":\"m\",\"messages\":[" USER "]}", "model"},
         {WITH("\"model\":7"), "model"}, /* the second one of a name counts too */
+        {WITH("\"models\":\"a\""), "models"},
+        {WITH("\"models\":[\"a\",7]"), "models[1]"},
+        {WITH("\"models\":[\"\"]"), "models[0]"},
+        {WITH("\"models\":[\"a\\u0001\"]"), "models[0]"},
+        {WITH("\"models\":[\"a\",\"b\",\"c\",\"d\"]"), "models"},
+        {WITH("\"provider\":\"a\""), "provider"},
+        {WITH("\"provider\":{\"order\":\"a\"}"), "provider.order"},
+        {WITH("\"provider\":{\"order\":[\"a\",null]}"), "provider.order[1]"},
+        {WITH("\"provider\":{\"only\":[\"\"]}"), "provider.only[0]"},
+        {WITH("\"provider\":{\"ignore\":{}}"), "provider.ignore"},
+        {WITH("\"provider\":{\"allow_fallbacks\":0}"), "provider.allow_fallbacks"},
+        {WITH("\"provider\":{\"require_parameters\":\"no\"}"), "provider.require_parameters"},
+        {WITH("\"provider\":{\"sort\":\"cheap\"}"), "provider.sort"},
+        {WITH("\"provider\":{\"max_price\":1}"), "provider.max_price"},
+        {WITH("\"provider\":{\"max_price\":{\"prompt\":[]}}"), "provider.max_price.prompt"},
+        {WITH("\"provider\":{\"max_price\":{\"prompt\":-1}}"), "provider.max_price.prompt"},
+        {WITH("\"provider\":{\"max_price\":{\"completion\":\"1e3\"}}"),
+         "provider.max_price.completion"},
+        {WITH("\"provider\":{\"max_price\":{\"request\":0.0000000001}}"),
+         "provider.max_price.request"},
         {WITH("\"stream\":1"), "stream"},
         {WITH("\"stream\":\"true\""), "stream"},
         {WITH("\"stream_options\":true"), "stream_options"},
@@ -344,6 +362,34 @@ static void given_every_form_of_content_when_parsed_then_accepted(void **state)
                          "\"logit_bias\":{\"1\":-100},\"modalities\":[\"text\"],\"store\":false"));
 }
 
+static void given_images_in_several_messages_when_parsed_then_counted(void **state)
+{
+    static const struct {
+        const char *content; /* of a second message */
+        size_t images;
+    } cases[] = {
+        {"\"image_url\"", 0},
+        {"[{\"type\":\"text\",\"text\":\"a\"}]", 0},
+        {"[" IMAGE "]", 1},
+        {"[" IMAGE ",{\"type\":\"text\",\"text\":\"a\"}," IMAGE "]},"
+         "{\"role\":\"user\",\"content\":[" IMAGE "]",
+         3},
+        {"[{\"type\":\"text\",\"text\":\"a\",\"image_url\":{\"url\":\"data:,x\"}}]", 0},
+    };
+    char text[1024];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct chat_request r;
+        struct error e = {0};
+
+        snprintf(text, sizeof(text), MESSAGES(USER ",{\"role\":\"user\",\"content\":%s}"),
+                 cases[i].content);
+        assert_int_equal(chat_request_parse(text, strlen(text), &r, &e), 0);
+        assert_int_equal(r.image_count, cases[i].images);
+        chat_request_clear(&r);
+    }
+}
+
 static void given_longest_model_when_parsed_then_kept_and_one_more_refused(void **state)
 {
     char text[300];
@@ -359,6 +405,75 @@ static void given_longest_model_when_parsed_then_kept_and_one_more_refused(void 
     chat_request_clear(&r);
     snprintf(text, sizeof(text), "{\"model\":\"%sa\",\"messages\":[" USER "]}", name);
     assert_refused(text, "model");
+}
+
+static void given_no_model_when_parsed_then_its_name_is_empty(void **state)
+{
+    static const char *const texts[] = {"{\"messages\":[" USER "]}",
+                                        "{\"model\":null,\"messages\":[" USER "]}",
+                                        "{\"models\":[\"a\"],\"messages\":[" USER "]}"};
+
+    for (size_t i = 0; i < 3; i++) {
+        struct chat_request r;
+        struct error e = {0};
+
+        assert_int_equal(chat_request_parse(texts[i], strlen(texts[i]), &r, &e), 0);
+        assert_string_equal(r.model, "");
+        assert_int_equal(cJSON_GetArraySize(r.wishes.models), i == 2);
+        chat_request_clear(&r);
+    }
+}
+
+static void given_no_wishes_when_parsed_then_nothing_is_wished(void **state)
+{
+    static const char *const texts[] = {
+        WITH("\"stream\":false"), WITH("\"models\":null,\"provider\":null"),
+        WITH("\"models\":[],\"provider\":{\"order\":[],\"only\":null,\"ignore\":[],"
+             "\"allow_fallbacks\":true,\"sort\":null,\"max_price\":{\"prompt\":null}}")};
+
+    for (size_t i = 0; i < 3; i++) {
+        struct chat_request r;
+        struct error e = {0};
+
+        assert_int_equal(chat_request_parse(texts[i], strlen(texts[i]), &r, &e), 0);
+        assert_null(r.wishes.models);
+        assert_null(r.wishes.order);
+        assert_null(r.wishes.only);
+        assert_null(r.wishes.ignore);
+        assert_false(r.wishes.no_fallbacks || r.wishes.require_parameters);
+        assert_int_equal(r.wishes.sort, CHAT_SORT_NONE);
+        assert_int_equal(r.wishes.max_prompt_nano, -1);
+        assert_int_equal(r.wishes.max_completion_nano, -1);
+        assert_int_equal(r.wishes.max_request_nano, -1);
+        assert_false(r.wants_json_schema);
+        chat_request_clear(&r);
+    }
+}
+
+static void given_wishes_when_parsed_then_read(void **state)
+{
+    static const char text[] =
+        WITH("\"models\":[\"a\",\"b\"],\"provider\":{\"order\":[\"x\",\"y\"],\"only\":[\"x\"],"
+             "\"ignore\":[\"z\"],\"allow_fallbacks\":false,\"require_parameters\":true,"
+             "\"sort\":\"throughput\",\"max_price\":{\"prompt\":9007199.254740993,"
+             "\"completion\":\"0.1\",\"request\":0}},"
+             "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}");
+    struct chat_request r;
+    struct error e = {0};
+
+    assert_int_equal(chat_request_parse(text, sizeof(text) - 1, &r, &e), 0);
+    assert_int_equal(cJSON_GetArraySize(r.wishes.models), 2);
+    assert_string_equal(r.wishes.order->child->next->valuestring, "y");
+    assert_string_equal(r.wishes.only->child->valuestring, "x");
+    assert_string_equal(r.wishes.ignore->child->valuestring, "z");
+    assert_true(r.wishes.no_fallbacks);
+    assert_true(r.wishes.require_parameters);
+    assert_int_equal(r.wishes.sort, CHAT_SORT_THROUGHPUT);
+    assert_int_equal(r.wishes.max_prompt_nano, INT64_C(9007199254740993)); /* no double has it */
+    assert_int_equal(r.wishes.max_completion_nano, 100000000);
+    assert_int_equal(r.wishes.max_request_nano, 0);
+    assert_true(r.wants_json_schema);
+    chat_request_clear(&r);
 }
 
 int main(void)
@@ -377,6 +492,10 @@ int main(void)
         cmocka_unit_test(given_calls_without_results_when_parsed_then_refused),
         cmocka_unit_test(given_results_without_calls_when_parsed_then_refused),
         cmocka_unit_test(given_every_form_of_content_when_parsed_then_accepted),
+        cmocka_unit_test(given_no_model_when_parsed_then_its_name_is_empty),
+        cmocka_unit_test(given_no_wishes_when_parsed_then_nothing_is_wished),
+        cmocka_unit_test(given_wishes_when_parsed_then_read),
+        cmocka_unit_test(given_images_in_several_messages_when_parsed_then_counted),
         cmocka_unit_test(given_longest_model_when_parsed_then_kept_and_one_more_refused),
     };
 

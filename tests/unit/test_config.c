@@ -54,6 +54,7 @@ static const struct bad_config bad_configs[] = {
     {"{\"workers\": 1,\n\"workers\": 2}", 2, 1, "workers", "twice"},
     {"{\"limits\": {\"tiers\": {\"a\": {}, \"a\": {}}}}", 1, 32, "limits.tiers.a", "twice"},
     {"{\"listen\": \"127.0.0.1:1\"}", 1, 12, "listen", "must be an object, not a string"},
+    {"{\"default_model\": \"m\"}", 1, 19, "default_model", "there is no model \"m\""},
     /* values */
     {"{\"workers\": \"2\"}", 1, 13, "workers", "must be a number, not a string"},
     {"{\"workers\": null}", 1, 13, "workers", "must be a number, not null"},
@@ -110,10 +111,50 @@ static const struct bad_config bad_configs[] = {
     {"{\"providers\": [{\"scope\": \"ALL\"}]}", 1, 26, "providers[0].scope", "GIGACHAT_API_B2B or"},
     {"{\"providers\": [\n" PROVIDER("giga") ",\n" PROVIDER("giga") "]}", 3, 9, "providers[1].name",
      "taken by providers[0]"},
+    {"{\"providers\": [{\"name\": \"o\", \"type\": \"openai\"}]}", 1, 16, "providers[0]",
+     "\"credentials\" is missing: https://api.openai.com/v1 needs an API key"},
+    {"{\"providers\": [{\"name\": \"a\", \"type\": \"anthropic\"}]}", 1, 16, "providers[0]",
+     "https://api.anthropic.com needs an API key"},
+    {"{\"providers\": [{\"name\": \"o\", \"type\": \"openai\", \"flavor\": \"gpt\"}]}", 1, 58,
+     "providers[0].flavor", "must be openai, deepseek, "},
+    {"{\"providers\": [{\"name\": \"o\", \"type\": \"openai\", \"flavor\": \"vllm\", \"auth_url\": "
+     "\"http://x/\"}]}",
+     1, 78, "providers[0].auth_url", "has no OAuth address"},
     {"{\"limits\": {\"providers\": 1}, \"providers\": [{}, {}]}", 1, 43, "providers",
      "limits.providers allows 1"},
     {"{\"providers\": [{\"name\": \"g\", \"type\": \"gigachat\", \"ca_bundle_file\": \"ca\"}]}", 1,
      68, "providers[0].ca_bundle_file", "/nowhere/ca: the file cannot be read"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"key\"}]}", 1, 53,
+     "providers[0].auth", "oauth, password, token or certificate"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"token\"}]}", 1, 16,
+     "providers[0]", "\"credentials\" is missing"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\"}]}", 1, 16,
+     "providers[0]", "\"user\" is missing"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\","
+     "\"user\":\"u\"}]}",
+     1, 16, "providers[0]", "\"password\" is missing"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\","
+     "\"user\":\"u:v\",\n\"password\":\"p\"}]}",
+     1, 71, "providers[0].user", "without \":\""},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\","
+     "\"user\":\"u\",\"password\":\"p\",\n\"credentials\":\"k\"}]}",
+     2, 15, "providers[0].credentials", "auth \"password\" has no use for it"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"certificate\","
+     "\"client_cert_file\":\"c\"}]}",
+     1, 16, "providers[0]", "\"client_key_file\" is missing"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"certificate\","
+     "\"client_cert_file\":\"c\",\n\"client_key_file\":\"k\"}]}",
+     1, 86, "providers[0].client_cert_file", "/nowhere/c: "},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"certificate\","
+     "\"client_cert_file\":\"c\",\"client_key_file\":\"k\",\n\"base_url\":\"http://h\"}]}",
+     2, 12, "providers[0].base_url", "https"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\n\"client_key_file\":\"k\"}]}", 2, 19,
+     "providers[0].client_key_file", "auth \"oauth\" has no use for it"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\n\"user\":\"u\"}]}", 2, 8,
+     "providers[0].user", "auth \"oauth\" has no use for it"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"openai\",\"credentials\":\"k\",\n"
+     "\"auth\":\"token\"}]}",
+     2, 8, "providers[0].auth", "no kinds of auth"},
     /* models; models before providers, to show that the order in the file is free */
     {"{\"models\": [{\"id\": \"m\"}]}", 1, 13, "models[0]", "at least one candidate"},
     {"{\"models\": [{\"id\": \"m\", \"candidates\": []}]}", 1, 39, "models[0].candidates",
@@ -261,6 +302,40 @@ static void given_full_config_when_parsed_then_every_value_arrives(void **state)
     config_unref(config);
 }
 
+struct address_case {
+    const char *options; /* of the provider */
+    const char *base_url, *auth_url;
+};
+
+static void given_providers_without_addresses_when_parsed_then_those_of_their_apis(void **state)
+{
+    static const struct address_case cases[] = {
+        {"\"type\":\"gigachat\"", "https://api.giga.chat",
+         "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"},
+        {"\"type\":\"gigachat\",\"base_url\":\"http://x\",\"auth_url\":\"http://y\"", "http://x",
+         "http://y"},
+        {"\"type\":\"anthropic\",\"credentials\":\"k\"", "https://api.anthropic.com", ""},
+        {"\"type\":\"openai\",\"credentials\":\"k\"", "https://api.openai.com/v1", ""},
+        {"\"type\":\"openai\",\"flavor\":\"groq\",\"credentials\":\"k\"",
+         "https://api.groq.com/openai/v1", ""},
+        {"\"type\":\"openai\",\"flavor\":\"ollama\"", "http://localhost:11434/v1", ""},
+        /* a server of one's own may want no key */
+        {"\"type\":\"openai\",\"base_url\":\"http://127.0.0.1:1234/v1\"",
+         "http://127.0.0.1:1234/v1", ""},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[300];
+        struct config *config;
+
+        snprintf(text, sizeof(text), "{\"providers\":[{\"name\":\"p\",%s}]}", cases[i].options);
+        config = parse(text);
+        assert_string_equal(config->providers[0].base_url, cases[i].base_url);
+        assert_string_equal(config->providers[0].auth_url, cases[i].auth_url);
+        config_unref(config);
+    }
+}
+
 static void given_candidates_when_parsed_then_sorted_by_priority_in_file_order(void **state)
 {
     struct config *config = parse(good_config);
@@ -285,6 +360,41 @@ static void given_prices_when_asked_by_time_then_the_one_in_force(void **state)
     assert_int_equal(model_price_at(model, INT64_C(1769903999999)).input_nano, 1);
     assert_int_equal(model_price_at(model, INT64_C(1769904000000)).input_nano, 65000000000);
     assert_int_equal(model_price_at(&config->models[1], INT64_C(1769904000000)).input_nano, 0);
+    config_unref(config);
+}
+
+#define OWN_PRICES                                                                                 \
+    "{\"default_model\": \"other\", \"providers\": [{\"name\": \"giga\", \"type\": \"gigachat\", " \
+    "\"credentials\": \"YTpi\"}],\n\"models\": [{\"id\": \"m\", \"aliases\": [\"other\"], "        \
+    "\"strategy\": \"busy\", \"prices\": [{\"input\": \"1\"}],\n\"candidates\": [{\"provider\": "  \
+    "\"giga\", \"model\": \"x\", \"tools\": false, \"prices\": [{\"from\": \"2026-02-01\", "       \
+    "\"input\": "                                                                                  \
+    "\"3\"}, {\"input\": \"2\"}]}, {\"provider\": \"giga\", \"model\": \"y\"}]}]}"
+
+static void given_candidate_prices_when_asked_by_time_then_its_own_else_the_models(void **state)
+{
+    struct config *first = parse(OWN_PRICES), *config = NULL;
+    const struct candidate_config *x, *y;
+    const struct model_config *model;
+    struct config_error e;
+    struct buf text;
+
+    encode(first, true, &text);
+    assert_int_equal(config_decode(text.data, text.len, &config, &e), 0);
+    model = &config->models[0];
+    x = model_candidate(model, "giga", "x");
+    y = model_candidate(model, "giga", "y");
+    assert_int_equal(candidate_price_at(model, x, INT64_C(1769903999999)).input_nano, 2000000000);
+    assert_int_equal(candidate_price_at(model, x, INT64_C(1769904000000)).input_nano, 3000000000);
+    assert_int_equal(candidate_price_at(model, y, INT64_C(1769904000000)).input_nano, 1000000000);
+    assert_null(model_candidate(model, "giga", "z"));
+    assert_null(model_candidate(model, "giga2", "x"));
+    assert_false(x->tools);
+    assert_true(x->images && x->json_schema && y->tools);
+    assert_string_equal(config->default_model, "other");
+    assert_string_equal(model->strategy, "busy");
+    buf_clear(&text);
+    config_unref(first);
     config_unref(config);
 }
 
@@ -381,6 +491,26 @@ static void given_config_when_encoded_and_decoded_then_same_bytes_again(void **s
     buf_wipe(&second);
     config_unref(config);
     config_unref(copy);
+}
+
+static void given_auth_with_a_password_when_parsed_then_the_api_issues_the_tokens(void **state)
+{
+    struct config *config, *copy = NULL;
+    struct config_error e;
+    struct buf text;
+
+    config = parse("{\"providers\":[{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\","
+                   "\"base_url\":\"https://h/api\",\"user\":\"u\",\"password\":\"p\"}]}");
+    assert_string_equal(config->providers[0].auth_url, "https://h/api");
+    encode(config, true, &text);
+    assert_int_equal(config_decode(text.data, text.len, &copy, &e), 0);
+    assert_string_equal(copy->providers[0].password, "p");
+    config_unref(copy);
+    buf_wipe(&text);
+    encode(config, false, &text);
+    assert_null(strstr(buf_text(&text), "\"p\""));
+    buf_clear(&text);
+    config_unref(config);
 }
 
 static void given_secret_like_a_reference_when_decoded_then_taken_as_it_is(void **state)
@@ -741,6 +871,27 @@ static void given_wrong_certificate_files_when_loaded_then_each_error_is_clear(v
     assert_load_fails(place, -EINVAL, "this is no file");
 }
 
+static void given_client_certificate_when_loaded_then_checked_with_its_key(void **state)
+{
+    static const char text[] =
+        "{\"providers\":[{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"certificate\","
+        "\"client_cert_file\":\"cert.pem\",\"client_key_file\":\"key.pem\"}]}";
+    struct place *place = *state;
+    struct config *config;
+    struct config_error e;
+
+    make_certificate(place, "cert.pem", "key.pem");
+    write_file(place, "x.json", text, 0644);
+    if (config_load(in_place(place, "x.json"), &config, &e) < 0)
+        fail_msg("%s: %s", e.path, e.text);
+    assert_string_equal(config->providers[0].client_key_file, in_place(place, "key.pem"));
+    /* No other host is asked for anything, and so none is looked up. */
+    assert_string_equal(config->providers[0].auth_url, config->providers[0].base_url);
+    config_unref(config);
+    make_certificate(place, "other.pem", "key.pem");
+    assert_load_fails(place, -EINVAL, "does not belong");
+}
+
 static void given_key_with_password_when_loaded_then_refused_without_asking(void **state)
 {
     struct place *place = *state;
@@ -891,13 +1042,16 @@ int main(void)
         cmocka_unit_test(given_bad_config_when_parsed_then_error_says_where_and_what),
         cmocka_unit_test(given_empty_object_when_parsed_then_defaults),
         cmocka_unit_test(given_full_config_when_parsed_then_every_value_arrives),
+        cmocka_unit_test(given_providers_without_addresses_when_parsed_then_those_of_their_apis),
         cmocka_unit_test(given_candidates_when_parsed_then_sorted_by_priority_in_file_order),
         cmocka_unit_test(given_prices_when_asked_by_time_then_the_one_in_force),
+        cmocka_unit_test(given_candidate_prices_when_asked_by_time_then_its_own_else_the_models),
         cmocka_unit_test(given_models_when_looked_up_then_by_id_and_alias_with_case),
         cmocka_unit_test(given_environment_when_parsed_then_it_wins_over_the_file),
         cmocka_unit_test(given_bad_environment_when_parsed_then_error_names_the_variable),
         cmocka_unit_test(given_text_not_utf8_in_environment_when_parsed_then_refused),
         cmocka_unit_test(given_config_when_encoded_and_decoded_then_same_bytes_again),
+        cmocka_unit_test(given_auth_with_a_password_when_parsed_then_the_api_issues_the_tokens),
         cmocka_unit_test(given_secret_like_a_reference_when_decoded_then_taken_as_it_is),
         cmocka_unit_test(given_config_when_encoded_for_people_then_masked_and_loadable),
         cmocka_unit_test(given_encoding_too_long_for_the_buf_then_error),
@@ -926,6 +1080,9 @@ int main(void)
             given_matching_certificate_and_key_when_loaded_then_accepted, make_place, remove_place),
         cmocka_unit_test_setup_teardown(
             given_wrong_certificate_files_when_loaded_then_each_error_is_clear, make_place,
+            remove_place),
+        cmocka_unit_test_setup_teardown(
+            given_client_certificate_when_loaded_then_checked_with_its_key, make_place,
             remove_place),
         cmocka_unit_test_setup_teardown(
             given_key_with_password_when_loaded_then_refused_without_asking, make_place,

@@ -120,13 +120,20 @@ static void given_both_or_neither_when_parsed_then_refused(void **state)
            "'messages': expected a non-empty array, or 'input' in its place, found nothing.");
 }
 
-static void given_no_model_when_parsed_then_refused(void **state)
+static void given_no_model_when_parsed_then_its_name_is_empty(void **state)
 {
-    static const char message[] = "'model': expected a string of 1 to 95 bytes, found nothing.";
+    static const char *const texts[] = {"{\"input\":\"a\"}",
+                                        "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",
+                                        "{\"model\":null,\"input\":\"a\"}"};
 
-    refuse("{\"input\":\"a\"}", "model", message);
-    refuse("{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "model", message);
-    refuse("{}", "model", message);
+    for (size_t i = 0; i < 3; i++) {
+        struct count_request r;
+        struct error e = {0};
+
+        assert_int_equal(count_request_parse(texts[i], strlen(texts[i]), &r, &e), 0);
+        assert_string_equal(r.model, "");
+        count_request_clear(&r);
+    }
     refuse("{\"model\":\"\",\"input\":\"a\"}", "model",
            "'model': expected a string of 1 to 95 bytes, found an empty string.");
 }
@@ -165,7 +172,7 @@ int main(void)
         cmocka_unit_test(given_duplicates_when_parsed_then_the_last_counts),
         cmocka_unit_test(given_wrong_input_when_parsed_then_named),
         cmocka_unit_test(given_both_or_neither_when_parsed_then_refused),
-        cmocka_unit_test(given_no_model_when_parsed_then_refused),
+        cmocka_unit_test(given_no_model_when_parsed_then_its_name_is_empty),
         cmocka_unit_test(given_wrong_bodies_when_parsed_then_as_a_chat_request),
     };
 

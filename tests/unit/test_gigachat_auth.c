@@ -91,6 +91,40 @@ static void given_two_requests_when_encoded_then_each_has_its_own_uuid4(void **s
     assert_string_not_equal(uuids[0], uuids[1]);
 }
 
+static void given_user_and_password_when_token_encoded_then_asks_the_api(void **state)
+{
+    static const char *const cases[][2] = {
+        {"https://api.giga.chat", "POST /v1/token HTTP/1.1\r\n"},
+        {"https://h:8443/api/v1/", "POST /api/v1/token HTTP/1.1\r\n"},
+    };
+    char kind[] = "password", user[] = "u", password[] = "p:\xD0\xBF", empty[] = "";
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct provider_config p = kit_provider();
+        struct upstream_request r;
+        struct error e = {0};
+        char url[64];
+        char value[64];
+
+        snprintf(url, sizeof(url), "%s", cases[i][0]);
+        p.auth = kind;
+        p.auth_url = url;
+        p.credentials = empty;
+        p.user = user;
+        p.password = password;
+        assert_true(kit_ops()->needs_token(&p));
+        upstream_request_init(&r);
+        assert_int_equal(kit_ops()->encode_token(&p, &r, &e), 0);
+        assert_memory_equal(r.head.data, cases[i][1], strlen(cases[i][1]));
+        assert_header(&r.head, "Authorization", "Basic dTpwOtC/"); /* u:p:п */
+        assert_header(&r.head, "Content-Length", "0");
+        assert_header(&r.head, "User-Agent", "xrouter/" XROUTER_VERSION);
+        assert_false(header(&r.head, "RqUID", value, sizeof(value)));
+        assert_int_equal(r.body.len, 0);
+        upstream_request_clear(&r);
+    }
+}
+
 static void given_bad_configuration_when_token_encoded_then_final_error(void **state)
 {
     struct provider_config p = kit_provider();
@@ -236,6 +270,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(given_credentials_when_token_encoded_then_as_documented),
         cmocka_unit_test(given_two_requests_when_encoded_then_each_has_its_own_uuid4),
+        cmocka_unit_test(given_user_and_password_when_token_encoded_then_asks_the_api),
         cmocka_unit_test(given_bad_configuration_when_token_encoded_then_final_error),
         cmocka_unit_test(given_either_shape_and_unit_when_token_decoded_then_same_expiry),
         cmocka_unit_test(given_useless_expiry_when_token_decoded_then_usual_life),

@@ -127,8 +127,34 @@ static void given_each_stream_when_cut_at_any_byte_then_same_output(void **state
             kit_stream(&p, &req, in.data, in.len, cut, &a);
             assert_int_equal(a.rc, stream_cases[i].rc);
             assert_string_equal(buf_text(&a.out), stream_cases[i].out);
+            assert_int_equal(a.meter.counts, 0);
             kit_answer_clear(&a);
         }
+        chat_request_clear(&req);
+        buf_clear(&in);
+    }
+}
+
+static void given_each_stream_when_cut_at_any_byte_then_the_meter_gets_the_same_text(void **state)
+{
+    struct provider_config p = kit_provider();
+
+    for (size_t i = 0; i < STREAM_CASES; i++) {
+        struct kit_answer whole;
+        struct chat_request req;
+        struct buf in;
+
+        kit_parse(KIT_STREAM, &req);
+        kit_read(stream_cases[i].file, &in);
+        kit_stream(&p, &req, in.data, in.len, in.len, &whole);
+        for (size_t cut = 0; cut < in.len; cut++) {
+            struct kit_answer a;
+
+            kit_stream(&p, &req, in.data, in.len, cut, &a);
+            assert_string_equal(told(&a), told(&whole));
+            kit_answer_clear(&a);
+        }
+        kit_answer_clear(&whole);
         chat_request_clear(&req);
         buf_clear(&in);
     }
@@ -237,7 +263,12 @@ static void given_text_of_all_kinds_when_decoded_then_each_piece_is_told_once(vo
         const char *file, *text;
     } cases[] = {
         {"stream_text.sse", "First part of the answer."},
+        {"stream_escapes.sse", "aaСтрока \"один\"\nдва\t\\ / Ж😀 😀 конец"},
+        {"stream_think.sse", "<think>2+2 is <b>4</think>Four."},
         {"stream_call.sse", "get_weather{\"city\":\"Tula\"}"},
+        {"stream_call_split.sse", "get_weather{\"city\": \"Tula\"}"},
+        {"stream_call_split_object.sse", "get_weather{\"city\":\"Tula\"}"},
+        {"stream_call_text_first.sse", "Let me look.get_weather{\"city\":\"Tula\"}"},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -246,6 +277,77 @@ static void given_text_of_all_kinds_when_decoded_then_each_piece_is_told_once(vo
         kit_stream_file(KIT_STREAM, cases[i].file, &a);
         assert_int_equal(a.rc, 0);
         assert_string_equal(buf_text(&a.meter.text), cases[i].text);
+        assert_int_equal(a.meter.counts, 0);
+        kit_answer_clear(&a);
+    }
+}
+
+#define DELTA(delta, more) "data: {\"choices\":[{\"delta\":{" delta "}" more "}]}\n\n"
+#define CALL_F(arguments) "\"function_call\":{\"name\":\"f\",\"arguments\":" arguments "}"
+
+static void given_text_that_the_client_never_sees_when_streamed_then_told_all_the_same(void **state)
+{
+    static const struct {
+        const char *events, *text;
+        int rc;
+    } cases[] = {
+        /* reasoning in a member of its own */
+        {DELTA("\"reasoning_content\":\"2+2\",\"content\":\"4\"", ",\"finish_reason\":\"stop\""),
+         "2+24", 0},
+        /* a call that was cut by length, by the filter, by a broken stream; one that is no JSON */
+        {DELTA(CALL_F("\"{\\\"a\""), ",\"finish_reason\":\"length\""), "f{\"a", 0},
+        {DELTA(CALL_F("{\"a\":1}"), ",\"finish_reason\":\"blacklist\""), "f{\"a\":1}", 0},
+        {DELTA(CALL_F("\"{\""), ""), "f{", XR_EUPSTREAM},
+        {DELTA(CALL_F("\"{\""), ",\"finish_reason\":\"function_call\""), "f{", XR_EUPSTREAM},
+        /* an object that comes twice is one */
+        {DELTA(CALL_F("{\"a\":1}"), "")
+             DELTA(CALL_F("{\"a\":1}"), ",\"finish_reason\":\"function_call\""),
+         "f{\"a\":1}", 0},
+        /* no arguments: "{}" is ours */
+        {DELTA("\"function_call\":{\"name\":\"f\"}", ",\"finish_reason\":\"function_call\""), "f",
+         0},
+        /* a tool of the server's: seconds left, not the model's text */
+        {DELTA("\"role\":\"function_in_progress\",\"content\":\"12\"", "")
+             DELTA("\"content\":\"a\"", ",\"finish_reason\":\"stop\""),
+         "a", 0},
+    };
+    struct provider_config p = kit_provider();
+    struct chat_request req;
+
+    kit_parse(KIT_STREAM, &req);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct kit_answer a;
+
+        kit_stream(&p, &req, cases[i].events, strlen(cases[i].events), 0, &a);
+        assert_int_equal(a.rc, cases[i].rc);
+        assert_string_equal(told(&a), cases[i].text);
+        assert_int_equal(a.meter.counts, 0);
+        kit_answer_clear(&a);
+    }
+    chat_request_clear(&req);
+}
+
+static void given_usage_from_the_provider_when_asked_for_then_nobody_counts(void **state)
+{
+    struct kit_answer a;
+
+    kit_stream_file(KIT_STREAM_USAGE, "stream_text.sse", &a);
+    assert_int_equal(a.rc, 0);
+    assert_true(a.usage_final);
+    assert_int_equal(a.meter.counts, 0);
+    kit_answer_clear(&a);
+}
+
+static void given_a_stream_that_fails_when_usage_is_asked_for_then_nobody_counts(void **state)
+{
+    static const char *const files[] = {"stream_cut.sse", "stream_error.sse",
+                                        "stream_malformed_two.sse"};
+
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        struct kit_answer a;
+
+        kit_stream_file(KIT_STREAM_USAGE, files[i], &a);
+        assert_int_not_equal(a.rc, 0);
         assert_int_equal(a.meter.counts, 0);
         kit_answer_clear(&a);
     }
@@ -498,13 +600,51 @@ static void given_usage_when_decoded_then_reported_or_counted(void **state)
     assert_int_equal(a.usage.input, 61);
     assert_int_equal(a.usage.cached, 12);
     assert_int_equal(a.usage.output, 4);
+    assert_int_equal(a.meter.counts, 0);
     kit_answer_clear(&a);
     decode_file(KIT_WHOLE, "answer_no_usage.json", &a);
     assert_false(a.usage_final);
     assert_int_equal(a.meter.counts, 1);
-    assert_int_equal(a.usage.input, METER_INPUT);
-    assert_int_equal(a.usage.output, METER_OUTPUT);
-    assert_string_equal(told(&a), "Привет, мир");
+    assert_non_null(strstr(buf_text(&a.out), METERS_USAGE));
+    assert_int_equal(a.usage.input, -1); /* not the provider's */
+    assert_int_equal(a.usage.output, -1);
+    kit_answer_clear(&a);
+}
+
+static void given_text_of_all_kinds_when_the_answer_is_whole_then_told_once(void **state)
+{
+    static const struct {
+        const char *file, *text;
+    } cases[] = {
+        {"answer_text.json", "Take one."},
+        {"answer_no_usage.json", "Привет, мир"},
+        {"answer_think.json", "<think>2+2 is 4</think>Four."},
+        {"answer_call_string.json", "get_weather{\"city\": \"Tula\"}"},
+    };
+    static const char both[] =
+        "{\"choices\":[{\"message\":{\"reasoning_content\":\"2+2\",\"content\":\"4\"," CALL_F(
+            "{\"a\":1}") "},\"finish_reason\":\"length\"}]}";
+    struct kit_answer a;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        decode_file(KIT_WHOLE, cases[i].file, &a);
+        assert_int_equal(a.rc, 0);
+        assert_string_equal(told(&a), cases[i].text);
+        kit_answer_clear(&a);
+    }
+    decode_text(KIT_WHOLE, both, sizeof(both) - 1, &a);
+    assert_int_equal(a.rc, 0);
+    assert_string_equal(told(&a), "2+24f{\"a\":1}"); /* the call was cut, but written */
+    kit_answer_clear(&a);
+    /* the same as the chunks of a stream */
+    decode_text(KIT_STREAM, both, sizeof(both) - 1, &a);
+    assert_int_equal(a.rc, 0);
+    assert_string_equal(told(&a), "2+24f{\"a\":1}");
+    assert_int_equal(a.meter.counts, 0);
+    kit_answer_clear(&a);
+    decode_text(KIT_STREAM_USAGE, both, sizeof(both) - 1, &a);
+    assert_int_equal(a.meter.counts, 1);
+    assert_non_null(strstr(buf_text(&a.out), METERS_USAGE));
     kit_answer_clear(&a);
 }
 
@@ -551,6 +691,7 @@ static void given_stop_sequence_when_decoded_then_content_is_cut(void **state)
     assert_string_equal(
         buf_text(&a.out),
         WHOLE("\"content\":\"Let us talk about something \",\"refusal\":null", "stop", USAGE("0")));
+    assert_string_equal(told(&a), "Let us talk about something else.");
     kit_answer_clear(&a);
 }
 
@@ -606,6 +747,7 @@ static void given_no_answer_when_decoded_then_upstream_error(void **state)
 
         decode_text(KIT_WHOLE, bodies[i], strlen(bodies[i]), &a);
         assert_int_equal(a.rc, XR_EUPSTREAM);
+        assert_int_equal(a.meter.counts, 0); /* nobody would see it */
         assert_int_equal(a.e.number, XR_EUPSTREAM);
         assert_int_equal(a.out.len, 0);
         kit_answer_clear(&a);
@@ -789,11 +931,16 @@ int main(void)
         cmocka_unit_test(given_each_stream_when_decoded_then_openai_chunks),
         cmocka_unit_test(given_documented_call_stream_when_decoded_then_one_tool_call),
         cmocka_unit_test(given_each_stream_when_cut_at_any_byte_then_same_output),
+        cmocka_unit_test(given_each_stream_when_cut_at_any_byte_then_the_meter_gets_the_same_text),
         cmocka_unit_test(given_each_stream_when_every_event_is_parsed_then_same_as_the_short_way),
         cmocka_unit_test(given_include_usage_when_decoded_then_last_chunk_has_it_and_others_null),
         cmocka_unit_test(given_no_usage_when_decoded_then_the_usage_chunk_has_the_meters),
         cmocka_unit_test(given_no_usage_when_the_client_does_not_ask_then_nobody_counts),
         cmocka_unit_test(given_text_of_all_kinds_when_decoded_then_each_piece_is_told_once),
+        cmocka_unit_test(
+            given_text_that_the_client_never_sees_when_streamed_then_told_all_the_same),
+        cmocka_unit_test(given_usage_from_the_provider_when_asked_for_then_nobody_counts),
+        cmocka_unit_test(given_a_stream_that_fails_when_usage_is_asked_for_then_nobody_counts),
         cmocka_unit_test(given_cached_tokens_excluded_when_decoded_then_added_to_input),
         cmocka_unit_test(given_legacy_functions_when_call_is_streamed_then_answered_in_kind),
         cmocka_unit_test(given_stop_sequence_when_streamed_then_cut_and_done),
@@ -802,6 +949,7 @@ int main(void)
         cmocka_unit_test(given_failed_stream_when_fed_further_then_fails_still),
         cmocka_unit_test(given_each_answer_when_decoded_then_openai_completion),
         cmocka_unit_test(given_usage_when_decoded_then_reported_or_counted),
+        cmocka_unit_test(given_text_of_all_kinds_when_the_answer_is_whole_then_told_once),
         cmocka_unit_test(given_error_finish_when_decoded_then_upstream_error_with_usage),
         cmocka_unit_test(given_legacy_functions_when_call_is_decoded_then_answered_in_kind),
         cmocka_unit_test(given_stop_sequence_when_decoded_then_content_is_cut),

@@ -122,8 +122,8 @@ static void given_plain_chat_when_encoded_then_head_is_complete(void **state)
     assert_int_equal(x.rc, 0);
     assert_string_equal(buf_text(&x.r.head), "POST /v1/chat/completions HTTP/1.1\r\n"
                                              "Host: api.giga.chat\r\n"
-                                             "Authorization: Bearer tok\r\n"
                                              "User-Agent: xrouter/" XROUTER_VERSION "\r\n"
+                                             "Authorization: Bearer tok\r\n"
                                              "Content-Type: application/json\r\n"
                                              "Accept: application/json\r\n"
                                              "X-Request-ID: req-1\r\n"
@@ -315,6 +315,27 @@ static void given_json_schema_when_encoded_then_native_with_its_own_bytes(void *
     assert_refused(WITH("\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":"
                         "\"w\"}}"),
                    XR_EINVALID, "response_format.json_schema.schema");
+}
+
+#define FORMAT(members)                                                                           \
+    WITH("\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"w\"," members \
+         "}}")
+
+static void given_schema_it_cannot_hold_the_answer_to_when_encoded_then_refused(void **state)
+{
+    assert_refused(FORMAT("\"schema\":{}"), XR_EUNSUPPORTED, "response_format");
+    assert_refused(FORMAT("\"strict\":true,\"schema\":{\"type\":\"object\",\"properties\":"
+                          "{\"t\":{\"type\":\"string\"}}}"),
+                   XR_EUNSUPPORTED, "response_format");
+    assert_fields("\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"w\","
+                  "\"strict\":false,\"schema\":{\"type\":\"object\",\"properties\":{\"t\":{}}}}}",
+                  ",\"response_format\":{\"type\":\"json_schema\",\"schema\":{\"type\":\"object\","
+                  "\"properties\":{\"t\":{}}},\"strict\":false}");
+    assert_fields("\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"w\","
+                  "\"strict\":true,\"schema\":{\"$ref\":\"#/$defs/a\",\"$defs\":{\"a\":{}}}}}",
+                  ",\"response_format\":{\"type\":\"json_schema\",\"schema\":{\"$ref\":"
+                  "\"#/$defs/a\",\"$defs\":{\"a\":{}}},\"strict\":true}");
+    assert_fields("\"response_format\":{\"type\":\"text\"}", "");
 }
 
 static void given_system_messages_when_encoded_then_one_first_and_later_ones_user(void **state)
@@ -530,6 +551,123 @@ static void given_schema_with_references_when_encoded_then_written_out(void **st
                    XR_EINVALID, "tools[1].function.parameters");
 }
 
+/* The X-Session-ID of a request; "" = it has none. */
+struct session {
+    char id[64];
+};
+
+static struct session session_of(uint64_t key_id, const char *upstream_model, const char *text)
+{
+    struct provider_config p = kit_provider();
+    static const char name[] = "\r\nX-Session-ID: ";
+    struct session session = {""};
+    struct upstream_request r;
+    struct chat_request req;
+    struct buf ignored;
+    struct error e = {0};
+    const char *found;
+
+    kit_parse(text, &req);
+    req.key_id = key_id;
+    upstream_request_init(&r);
+    buf_init(&ignored, 100);
+    assert_int_equal(
+        kit_ops()->encode_chat(&p, upstream_model, &req, "tok", "req-1", &r, &ignored, &e), 0);
+    found = strstr(buf_text(&r.head), name);
+    if (found != NULL) {
+        assert_int_equal(strcspn(found + strlen(name), "\r"), 36);
+        snprintf(session.id, sizeof(session.id), "%.36s", found + strlen(name));
+    }
+    upstream_request_clear(&r);
+    chat_request_clear(&req);
+    return session;
+}
+
+#define SYSTEM "{\"role\":\"system\",\"content\":\"Be brief.\"}"
+#define FIRST_TURN MESSAGES(SYSTEM ",{\"role\":\"user\",\"content\":\"One?\"}")
+
+static void given_later_turn_when_encoded_then_same_session(void **state)
+{
+    struct session first = session_of(7, "Up", FIRST_TURN);
+    struct session second =
+        session_of(7, "Up",
+                   MESSAGES(SYSTEM ", {\"content\" : \"One?\", \"role\":\"user\"},"
+                                   "{\"role\":\"assistant\",\"content\":\"1\"},"
+                                   "{\"role\":\"user\",\"content\":\"Two?\"}"));
+
+    assert_int_equal(strlen(first.id), 36);
+    assert_int_equal(strspn(first.id, "0123456789abcdef-"), 36);
+    assert_int_equal(first.id[14], '8');
+    assert_non_null(strchr("89ab", first.id[19]));
+    assert_string_equal(first.id, second.id);
+}
+
+static void given_other_key_model_or_beginning_when_encoded_then_other_session(void **state)
+{
+    struct session sessions[] = {
+        session_of(7, "Up", FIRST_TURN),
+        session_of(8, "Up", FIRST_TURN),
+        session_of(7, "Up2", FIRST_TURN),
+        session_of(7, "Up", MESSAGES(SYSTEM ",{\"role\":\"user\",\"content\":\"One!\"}")),
+        session_of(7, "Up", MESSAGES("{\"role\":\"user\",\"content\":\"One?\"}")),
+        session_of(7, "Up",
+                   MESSAGES("{\"role\":\"user\",\"content\":\"Be brief.\"},"
+                            "{\"role\":\"user\",\"content\":\"One?\"}")),
+    };
+    size_t count = sizeof(sessions) / sizeof(sessions[0]);
+
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = i + 1; j < count; j++)
+            assert_string_not_equal(sessions[i].id, sessions[j].id);
+}
+
+static void given_unknown_key_when_encoded_then_no_session(void **state)
+{
+    assert_string_equal(session_of(0, "Up", FIRST_TURN).id, "");
+}
+
+static void given_certificate_when_encoded_then_no_authorization(void **state)
+{
+    struct provider_config p = kit_provider();
+    char kind[] = "certificate", empty[] = "";
+    struct upstream_request r;
+    struct chat_request req;
+    struct buf ignored;
+    struct error e = {0};
+
+    p.auth = kind;
+    p.credentials = empty;
+    kit_parse(KIT_WHOLE, &req);
+    upstream_request_init(&r);
+    buf_init(&ignored, 100);
+    assert_false(kit_ops()->needs_token(&p));
+    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, NULL, "req-1", &r, &ignored, &e), 0);
+    assert_null(strstr(buf_text(&r.head), "Authorization"));
+    upstream_request_clear(&r);
+    chat_request_clear(&req);
+}
+
+static void given_ready_token_when_encoded_then_sent_as_it_is(void **state)
+{
+    struct provider_config p = kit_provider();
+    char kind[] = "token", token[] = "eyJ.ready";
+    struct upstream_request r;
+    struct chat_request req;
+    struct buf ignored;
+    struct error e = {0};
+
+    p.auth = kind;
+    p.credentials = token;
+    kit_parse(KIT_WHOLE, &req);
+    upstream_request_init(&r);
+    buf_init(&ignored, 100);
+    assert_false(kit_ops()->needs_token(&p));
+    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, NULL, "req-1", &r, &ignored, &e), 0);
+    assert_non_null(strstr(buf_text(&r.head), "\r\nAuthorization: Bearer eyJ.ready\r\n"));
+    upstream_request_clear(&r);
+    chat_request_clear(&req);
+}
+
 static void given_line_breaks_in_header_values_when_encoded_then_refused(void **state)
 {
     struct provider_config p = kit_provider();
@@ -567,6 +705,7 @@ int main(void)
         cmocka_unit_test(given_unsupported_parameters_when_encoded_then_refused_by_name),
         cmocka_unit_test(given_steering_parameters_when_encoded_then_dropped_and_named),
         cmocka_unit_test(given_json_schema_when_encoded_then_native_with_its_own_bytes),
+        cmocka_unit_test(given_schema_it_cannot_hold_the_answer_to_when_encoded_then_refused),
         cmocka_unit_test(given_system_messages_when_encoded_then_one_first_and_later_ones_user),
         cmocka_unit_test(given_contents_when_encoded_then_one_text),
         cmocka_unit_test(given_one_call_when_encoded_then_object_with_its_own_bytes),
@@ -579,6 +718,11 @@ int main(void)
         cmocka_unit_test(given_documented_functions_when_encoded_then_same),
         cmocka_unit_test(given_names_the_server_would_take_for_its_own_when_encoded_then_aliased),
         cmocka_unit_test(given_schema_with_references_when_encoded_then_written_out),
+        cmocka_unit_test(given_later_turn_when_encoded_then_same_session),
+        cmocka_unit_test(given_other_key_model_or_beginning_when_encoded_then_other_session),
+        cmocka_unit_test(given_unknown_key_when_encoded_then_no_session),
+        cmocka_unit_test(given_certificate_when_encoded_then_no_authorization),
+        cmocka_unit_test(given_ready_token_when_encoded_then_sent_as_it_is),
         cmocka_unit_test(given_line_breaks_in_header_values_when_encoded_then_refused),
         cmocka_unit_test(given_model_with_quotes_when_encoded_then_escaped),
     };

@@ -121,6 +121,21 @@ static void given_the_longest_value_when_decoded_then_one_more_is_refused(void *
     assert_string_equal(d.error.param, "model");
 }
 
+static void given_other_parameters_when_one_is_picked_then_they_are_left_alone(void **state)
+{
+    struct query_param param = {.name = "explain"};
+    struct error e = {0};
+
+    assert_int_equal(query_pick("/?a=1&%zz=2&explain=1&a=%00", &param, &e), 0);
+    assert_true(param.is_given);
+    assert_string_equal(param.value, "1");
+    assert_int_equal(query_pick("/?a=1&b", &param, &e), 0);
+    assert_false(param.is_given);
+    assert_int_equal(query_pick("/?explain=1&explain=1", &param, &e), XR_EINVALID);
+    assert_string_equal(e.param, "explain");
+    assert_int_equal(query_pick("/?explain=%zz", &param, &e), XR_EINVALID);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +148,7 @@ int main(void)
         cmocka_unit_test(given_a_duplicate_when_decoded_then_refused),
         cmocka_unit_test(given_an_unknown_name_when_decoded_then_it_is_named),
         cmocka_unit_test(given_the_longest_value_when_decoded_then_one_more_is_refused),
+        cmocka_unit_test(given_other_parameters_when_one_is_picked_then_they_are_left_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

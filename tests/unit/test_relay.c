@@ -187,7 +187,8 @@ static void on_dispatch_end(void *arg, int rc, const struct error *e)
     dispatch_free(d); /* last: e is its own */
 }
 
-static const struct dispatch_callbacks dispatch_callbacks = {on_output, on_dispatch_end};
+static const struct dispatch_callbacks dispatch_callbacks = {.on_output = on_output,
+                                                             .on_end = on_dispatch_end};
 
 static int begin_stream(struct flow *w)
 {

@@ -11,7 +11,8 @@ static const char CONFIG[] =
     "\"providers\":[{\"name\":\"gigachat\",\"type\":\"gigachat\",\"base_url\":\"http://"
     "127.0.0.1:1\",\"auth_url\":\"http://127.0.0.1:1/oauth\",\"credentials\":\"YTpi\"}],"
     "\"models\":[{\"id\":\"" MODEL "\","
-    "\"candidates\":[{\"provider\":\"gigachat\",\"model\":\"GigaChat-2\"}],"
+    "\"candidates\":[{\"provider\":\"gigachat\",\"model\":\"GigaChat-2\"},"
+    "{\"provider\":\"gigachat\",\"model\":\"Dear\",\"prices\":[{\"input\":\"1000\"}]}],"
     "\"prices\":[{\"from\":\"2026-01-01\",\"input\":\"10\",\"cached_input\":\"1\","
     "\"output\":\"20\",\"request\":\"0.5\"},"
     "{\"from\":\"2026-03-02\",\"input\":\"100\",\"output\":\"200\"}]}]}";
@@ -110,6 +111,35 @@ static void given_right_costs_when_repriced_then_no_row(void **state)
     cJSON_Delete(root);
 }
 
+/* The last attempt says whose price it was. */
+static void given_candidate_with_its_own_price_when_repriced_then_by_that(void **state)
+{
+    struct fixture *f = *state;
+    const struct model_config *m = config_model(f->config, MODEL, strlen(MODEL));
+    struct usage_event e = fixture_event(f->next++);
+    cJSON *root;
+
+    e.tokens_input = 1000;
+    e.tokens_cached = e.tokens_output = 0;
+    e.created_at_ms = FIXTURE_AT_MS;
+    usage_name_set(e.model, MODEL);
+    usage_name_set(e.provider, "gigachat");
+    e.attempt_count = 2;
+    usage_name_set(e.attempts[0].provider, "gigachat");
+    usage_name_set(e.attempts[0].model, "GigaChat-2");
+    e.attempts[1] = e.attempts[0];
+    usage_name_set(e.attempts[1].model, "Dear");
+    e.price = candidate_price_at(m, model_candidate(m, "gigachat", "Dear"), FIXTURE_AT_MS);
+    e.cost_nano = money_cost_nano(&e.price, 1000, 0, 0);
+    assert_int_equal(ledger_begin(f->ledger), 0);
+    assert_int_equal(ledger_insert(f->ledger, &e), LEDGER_INSERTED);
+    assert_int_equal(ledger_commit(f->ledger), 0);
+    root = make_report(f);
+    assert_string_equal(json_string(json_get(root, "total"), "config_price"), "1");
+    assert_int_equal(number(json_get(root, "total"), "changed"), 0);
+    cJSON_Delete(root);
+}
+
 static void given_wrong_cost_when_repriced_then_summed_by_key_and_model(void **state)
 {
     struct fixture *f = *state;
@@ -205,6 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(given_right_costs_when_repriced_then_no_row),
+        TEST(given_candidate_with_its_own_price_when_repriced_then_by_that),
         TEST(given_wrong_cost_when_repriced_then_summed_by_key_and_model),
         TEST(given_other_price_in_config_when_repriced_then_changed),
         TEST(given_model_gone_from_config_when_repriced_then_counted_as_unknown),

@@ -4,6 +4,7 @@
 
 #include <signal.h>
 
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
@@ -15,8 +16,14 @@ struct authority {
     char path[32]; /* the certificate as a file */
 };
 
+/* A certificate of ca's for us, and its key, as files. */
+struct client {
+    char cert[40], key[40];
+};
+
 struct tls_fixture {
     struct authority ca, other_ca;
+    struct client client;
     EVP_PKEY *key;
     SSL_CTX *server; /* with a certificate of ca's for 127.0.0.1 and provider.test */
 };
@@ -82,12 +89,41 @@ static void free_authority(struct authority *a)
     EVP_PKEY_free(a->key);
 }
 
+static FILE *make_file(char *path, size_t size)
+{
+    FILE *file;
+    int fd;
+
+    snprintf(path, size, "/tmp/xrouter-test-client-XXXXXX");
+    fd = mkstemp(path);
+    assert_true(fd != -1);
+    file = fdopen(fd, "w");
+    assert_non_null(file);
+    return file;
+}
+
+static void make_client(struct client *client)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *cert = make_cert("test client", key, tls.ca.cert, tls.ca.key, "DNS:client.test");
+    FILE *file = make_file(client->cert, sizeof(client->cert));
+
+    assert_int_equal(PEM_write_X509(file, cert), 1);
+    assert_int_equal(fclose(file), 0);
+    file = make_file(client->key, sizeof(client->key));
+    assert_int_equal(PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL), 1);
+    assert_int_equal(fclose(file), 0);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
 static int make_certificates(void **state)
 {
     X509 *cert;
 
     make_authority(&tls.ca, "test CA");
     make_authority(&tls.other_ca, "another test CA");
+    make_client(&tls.client);
     tls.key = EVP_EC_gen("P-256");
     cert = make_cert("test server", tls.key, tls.ca.cert, tls.ca.key,
                      "IP:127.0.0.1,DNS:provider.test");
@@ -107,6 +143,8 @@ static int free_certificates(void **state)
     EVP_PKEY_free(tls.key);
     free_authority(&tls.ca);
     free_authority(&tls.other_ca);
+    unlink(tls.client.cert);
+    unlink(tls.client.key);
     return 0;
 }
 
@@ -323,6 +361,104 @@ static void given_different_ca_files_when_used_then_connections_are_not_shared(v
     tls_close(ssl);
 }
 
+/* The server knows its clients by certificates of ca's. */
+static int setup_mutual(void **state)
+{
+    setup_tls(state);
+    assert_int_equal(X509_STORE_add_cert(SSL_CTX_get_cert_store(tls.server), tls.ca.cert), 1);
+    SSL_CTX_set_verify(tls.server, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    return 0;
+}
+
+static int teardown_mutual(void **state)
+{
+    SSL_CTX_set_verify(tls.server, SSL_VERIFY_NONE, NULL);
+    return teardown(state);
+}
+
+static void given_a_client_certificate_when_asked_for_it_then_shown(void **state)
+{
+    struct fixture *f = *state;
+    struct exchange x;
+    char name[32] = "";
+    X509 *peer;
+    SSL *ssl;
+
+    f->target.client_cert_file = tls.client.cert;
+    f->target.client_key_file = tls.client.key;
+    exchange_init(&x, f);
+    start(&x);
+    ssl = tls_accept(f);
+    peer = SSL_get1_peer_certificate(ssl);
+    assert_non_null(peer);
+    X509_NAME_get_text_by_NID(X509_get_subject_name(peer), NID_commonName, name, sizeof(name));
+    assert_string_equal(name, "test client");
+    X509_free(peer);
+    tls_expect(f, ssl, strlen(REQUEST "ping"));
+    tls_say(ssl, ANSWER);
+    TURN_UNTIL(f, x.ends > 0);
+    assert_ok(&x, "hello");
+    tls_close(ssl);
+}
+
+static void given_no_client_certificate_when_asked_for_it_then_failed(void **state)
+{
+    struct fixture *f = *state;
+    struct exchange x;
+    SSL *ssl;
+
+    exchange_init(&x, f);
+    start(&x);
+    ssl = tls_session(server_accept(f));
+    TURN_UNTIL(f, SSL_accept(ssl) == 0 || x.ends > 0 || ERR_peek_error() != 0);
+    ERR_clear_error();
+    tls_close(ssl);
+    TURN_UNTIL(f, x.ends > 0);
+    assert_failed(&x, XR_EUPSTREAM);
+}
+
+static void given_a_client_key_that_is_not_there_when_connecting_then_failed(void **state)
+{
+    struct fixture *f = *state;
+    struct exchange x;
+
+    f->target.client_cert_file = tls.client.cert;
+    f->target.client_key_file = "/nonexistent/key.pem";
+    exchange_init(&x, f);
+    start(&x);
+    TURN_UNTIL(f, x.ends > 0);
+    assert_failed(&x, XR_EUPSTREAM);
+    assert_non_null(strstr(x.e.message, "our certificate"));
+}
+
+static void
+given_different_client_certificates_when_used_then_connections_are_not_shared(void **state)
+{
+    const char *const pairs[][2] = {{NULL, NULL}, {tls.client.cert, ""}, {"", tls.client.key}};
+    struct fixture *f = *state;
+    struct exchange x;
+    SSL *ssl;
+
+    f->target.client_cert_file = tls.client.cert;
+    f->target.client_key_file = tls.client.key;
+    exchange_init(&x, f);
+    start(&x);
+    ssl = tls_accept(f);
+    tls_expect(f, ssl, strlen(REQUEST "ping"));
+    tls_say(ssl, ANSWER);
+    TURN_UNTIL(f, x.ends > 0);
+    assert_ok(&x, "hello");
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        f->target.client_cert_file = pairs[i][0];
+        f->target.client_key_file = pairs[i][1];
+        exchange_init(&x, f);
+        start(&x);
+        assert_int_equal(value(&f->counters.upstream_connections_idle), 1);
+        upstream_cancel(x.u);
+    }
+    tls_close(ssl);
+}
+
 static void given_a_large_answer_when_paused_and_resumed_then_whole(void **state)
 {
     struct fixture *f = *state;
@@ -458,6 +594,8 @@ static void given_a_dead_kept_alive_connection_when_used_then_repeated_once(void
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup_tls, teardown)
 
+#define MUTUAL(test) cmocka_unit_test_setup_teardown(test, setup_mutual, teardown_mutual)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -469,6 +607,10 @@ int main(void)
         TEST(given_a_ca_file_that_is_not_there_when_connecting_then_failed),
         TEST(given_a_name_in_the_certificate_when_connecting_then_accepted),
         TEST(given_different_ca_files_when_used_then_connections_are_not_shared),
+        MUTUAL(given_a_client_certificate_when_asked_for_it_then_shown),
+        MUTUAL(given_no_client_certificate_when_asked_for_it_then_failed),
+        MUTUAL(given_a_client_key_that_is_not_there_when_connecting_then_failed),
+        MUTUAL(given_different_client_certificates_when_used_then_connections_are_not_shared),
         TEST(given_a_large_answer_when_paused_and_resumed_then_whole),
         TEST(given_a_large_request_when_sent_then_whole),
         TEST(given_a_body_without_length_when_cut_without_notice_then_failed),

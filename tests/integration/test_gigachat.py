@@ -1,0 +1,266 @@
+"""What is GigaChat's own: the prompt cache's sessions, the ways to authenticate, JSON by a schema."""
+
+import base64
+import contextlib
+import http.client
+import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from harness import CREDENTIALS
+
+SYSTEM = {"role": "system", "content": "You know everything about rivers."}
+QUESTION = {"role": "user", "content": "Which one is the longest?"}
+UUID = "0b6e3d0c-51d4-4c0f-9a53-0c1c2f6f7f11"
+
+
+def talk(gateway, messages, **options):
+    """One turn: its cached tokens, and the history with its answer."""
+    answer = gateway.chat(messages=messages, **options)
+    assert answer.status == 200
+    body = answer.json
+    cached = body["usage"]["prompt_tokens_details"]["cached_tokens"]
+    return cached, [*messages, body["choices"][0]["message"]]
+
+
+def chat_headers(sim):
+    return [r["headers"] for r in sim.stats()["last_requests"] if "/chat/completions" in r["line"]]
+
+
+def issue_token(sim):
+    """An access token, as whoever has the authorization key gets one."""
+    connection = http.client.HTTPConnection("127.0.0.1", sim.port, timeout=30)
+    connection.request(
+        "POST",
+        "/api/v2/oauth",
+        "scope=GIGACHAT_API_PERS",
+        {
+            "Authorization": "Basic " + CREDENTIALS,
+            "RqUID": UUID,
+            "User-Agent": "test",
+            "Content-Type": "application/x-www-form-urlencoded",
+        },
+    )
+    with contextlib.closing(connection):
+        return json.loads(connection.getresponse().read())
+
+
+# --- X-Session-ID
+
+
+def test_later_turns_of_a_conversation_have_cached_tokens(gateway, sim):
+    cached, history = talk(gateway, [SYSTEM, QUESTION])
+    assert cached == 0
+    cached, history = talk(gateway, [*history, {"role": "user", "content": "And the second?"}])
+    first_turn = cached
+    assert first_turn > 0
+    cached, _ = talk(gateway, [*history, {"role": "user", "content": "And the third?"}])
+    assert cached > first_turn
+    assert len({h["x-session-id"] for h in chat_headers(sim)}) == 1
+
+
+def test_no_two_keys_share_a_session(gateway, sim):
+    other = gateway.make_key("other")
+    _, history = talk(gateway, [SYSTEM, QUESTION])
+    cached, _ = talk(gateway, history + [QUESTION], key=other)
+    assert cached == 0
+    cached, _ = talk(gateway, history + [QUESTION])
+    assert cached > 0
+    sessions = [h["x-session-id"] for h in chat_headers(sim)]
+    assert sessions[0] == sessions[2] != sessions[1]
+
+
+def test_other_conversations_and_models_have_their_own_sessions(gateway, sim):
+    talk(gateway, [SYSTEM, QUESTION])
+    cached, _ = talk(gateway, [SYSTEM, {"role": "user", "content": "Something else"}])
+    assert cached == 0
+    cached, _ = talk(gateway, [SYSTEM, QUESTION], model="GigaChat-2-Pro")
+    assert cached == 0
+    assert len({h["x-session-id"] for h in chat_headers(sim)}) == 3
+
+
+# --- auth
+
+
+def test_ready_token_is_sent_as_it_is(make_gateway, sim):
+    token = issue_token(sim)["access_token"]
+    issued = sim.stats()["tokens_issued"]
+    gateway = make_gateway(start=False, provider={"auth": "token", "credentials": "file:token"})
+    (gateway.directory / "token").write_text(token)
+    gateway.start()
+    assert gateway.chat("Hello").status == 200
+    assert list(gateway.stream("Hello").events())[-1] == "[DONE]"
+    assert chat_headers(sim)[-1]["authorization"] == "Bearer " + token
+    # A refused one is the operator's to replace: no other can be asked for.
+    sim.expire_tokens()
+    answer = gateway.chat("Hello")
+    assert answer.status == 502
+    assert answer.error["code"] == "upstream_auth_failed"
+    assert sim.stats()["tokens_issued"] == issued
+
+
+class TokenServer(HTTPServer):
+    """POST .../token of the API for a user and a password; its tokens are the simulator's."""
+
+    def __init__(self, sim):
+        super().__init__(("127.0.0.1", 0), TokenHandler)
+        self.sim = sim
+        self.asked = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class TokenHandler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, self.headers["Authorization"]))
+        issued = issue_token(self.server.sim)
+        body = json.dumps({"tok": issued["access_token"], "exp": issued["expires_at"]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def token_server(sim):
+    server = TokenServer(sim)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_user_and_password_buy_a_token_of_the_api(make_gateway, sim, token_server):
+    gateway = make_gateway(
+        start=False,
+        provider={
+            "auth": "password",
+            "auth_url": token_server.url,
+            "credentials": "",
+            "user": "me",
+            "password": "file:password",
+        },
+    )
+    (gateway.directory / "password").write_text("s3cret:word\n")
+    gateway.start()
+    assert gateway.chat("Hello").status == 200
+    assert gateway.chat("Hello").status == 200
+    basic = "Basic " + base64.b64encode(b"me:s3cret:word").decode()
+    assert token_server.asked == [("/v1/token", basic)]
+    # One that was refused is bought anew, once.
+    sim.expire_tokens()
+    assert gateway.chat("Hello").status == 200
+    assert token_server.asked == 2 * [("/v1/token", basic)]
+    assert "s3cret" not in gateway.logs()
+
+
+class MutualServer(HTTPServer):
+    """An API that knows its clients by their certificates alone."""
+
+    def __init__(self, tls):
+        super().__init__(("127.0.0.1", 0), MutualHandler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls / "cert.pem", tls / "key.pem")
+        context.load_verify_locations(tls / "cert.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.asked = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class MutualHandler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        subject = dict(pair[0] for pair in self.connection.getpeercert()["subject"])
+        self.server.asked.append((self.path, subject["commonName"], self.headers["Authorization"]))
+        message = {"role": "assistant", "content": "I know you."}
+        body = json.dumps(
+            {
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+                "created": 1,
+                "model": "GigaChat-2",
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_certificate_takes_the_place_of_a_token(make_gateway, sim):
+    gateway = make_gateway(start=False)
+    gateway.make_certificate()  # serves for both sides
+    server = MutualServer(gateway.directory / "tls")
+    provider = gateway.config["providers"][0]
+    provider.update(
+        auth="certificate",
+        base_url=f"https://127.0.0.1:{server.server_port}",
+        ca_bundle_file="tls/cert.pem",
+        client_cert_file="tls/cert.pem",
+        client_key_file="tls/key.pem",
+    )
+    del provider["auth_url"], provider["credentials"]
+    gateway.write_config()
+    gateway.start()
+    try:
+        answer = gateway.chat("Who am I?")
+        assert answer.json["choices"][0]["message"]["content"] == "I know you."
+        assert server.asked == [("/v1/chat/completions", "localhost", None)]
+        assert sim.stats()["tokens_issued"] == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# --- structured output
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
+    "required": ["city", "people"],
+}
+
+
+def json_schema(schema, **fields):
+    return {"type": "json_schema", "json_schema": {"name": "city", "schema": schema, **fields}}
+
+
+def test_answer_follows_its_schema(gateway):
+    answer = gateway.chat("A city?", response_format=json_schema(CITY, strict=True))
+    choice = answer.json["choices"][0]
+    city = json.loads(choice["message"]["content"])
+    assert isinstance(city["city"], str) and isinstance(city["people"], int)
+    assert choice["finish_reason"] == "stop"
+    chunks = gateway.stream("A city?", response_format=json_schema(CITY)).chunks()
+    text = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+    assert json.loads(text) == city
+
+
+@pytest.mark.parametrize(
+    "response_format",
+    [
+        {"type": "json_object"},
+        json_schema({}),
+        json_schema({"type": "object", "properties": CITY["properties"]}, strict=True),
+    ],
+)
+def test_format_it_cannot_keep_is_refused(gateway, sim, response_format):
+    answer = gateway.chat("A city?", response_format=response_format)
+    assert answer.status == 400
+    assert answer.error["code"] == "unsupported_parameter"
+    assert answer.error["param"] == "response_format"
+    assert chat_headers(sim) == []

@@ -37,6 +37,8 @@ int anthropic_put_function_name(struct buf *out, const char *name); /* as a JSON
 /* The client's name for what the model calls; inside req, or name itself. */
 const char *anthropic_real_function_name(const struct chat_request *req, const char *name);
 
+/* The message's tool_calls, which only an assistant's has; NULL = none. */
+const cJSON *anthropic_calls(const cJSON *message);
 /* The ids of all calls in a conversation. */
 struct anthropic_ids {
     const char **sorted; /* owned */

@@ -14,7 +14,7 @@ struct history {
     struct error *e;
     struct anthropic_ids ids;
     const char *role;       /* of the message being written; NULL = none is open */
-    const cJSON *assistant; /* the last one that calls, and where it stands */
+    const cJSON *assistant; /* whose calls are being answered, and where it stands; NULL = nobody */
     size_t assistant_index;
 };
 
@@ -173,7 +173,7 @@ static int add_calls(struct history *h, const cJSON *message, size_t index)
         snprintf(param, sizeof(param), "messages[%zu].function_call.arguments", index);
         return add_call(h, legacy, NULL, index, 0, param);
     }
-    cJSON_ArrayForEach(call, json_get(message, "tool_calls"))
+    cJSON_ArrayForEach(call, anthropic_calls(message))
     {
         const cJSON *function = json_get(call, "function");
         int rc;
@@ -191,7 +191,7 @@ static int add_calls(struct history *h, const cJSON *message, size_t index)
 
 static bool has_calls(const cJSON *message)
 {
-    const cJSON *calls = json_get(message, "tool_calls");
+    const cJSON *calls = anthropic_calls(message);
 
     return (calls != NULL && calls->child != NULL) ||
            cJSON_IsObject(json_get(message, "function_call"));
@@ -223,7 +223,7 @@ static size_t find_call(const struct history *h, const cJSON *result, const char
 
     for (const cJSON *m = h->assistant->next; m != result; m = m->next)
         nth += strcmp(json_string(m, "tool_call_id"), id) == 0;
-    cJSON_ArrayForEach(call, json_get(h->assistant, "tool_calls"))
+    cJSON_ArrayForEach(call, anthropic_calls(h->assistant))
     {
         if (strcmp(json_string(call, "id"), id) == 0 && nth-- == 0)
             break;
@@ -251,11 +251,17 @@ static void put_result_parts(struct history *h, const cJSON *parts)
         buf_byte(h->out, ']');
 }
 
-static void add_result(struct history *h, const cJSON *message)
+static int add_result(struct history *h, const cJSON *message, size_t index)
 {
     const cJSON *content = json_get(message, "content");
     const char *id = json_string(message, "tool_call_id");
+    char param[PARAM_BYTES];
 
+    if (h->assistant == NULL) {
+        snprintf(param, sizeof(param), "messages[%zu]", index);
+        return error_set(h->e, XR_EINVALID, param,
+                         "'%s': expected an assistant's call before its result.", param);
+    }
     begin_block(h, "user");
     buf_str(h->out, "{\"type\":\"tool_result\",\"tool_use_id\":");
     anthropic_put_call_id(&h->ids, h->out, id, h->assistant_index,
@@ -265,6 +271,7 @@ static void add_result(struct history *h, const cJSON *message)
     else if (cJSON_IsString(content) && !anthropic_is_blank(content->valuestring))
         json_put_field_text(h->out, "content", content->valuestring);
     buf_byte(h->out, '}');
+    return 0;
 }
 
 static bool is_system(const cJSON *message)
@@ -310,12 +317,11 @@ static int add_message(struct history *h, const cJSON *message, size_t index)
 {
     const char *role = json_string(message, "role");
 
+    if (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)
+        return add_result(h, message, index);
+    h->assistant = NULL;
     if (strcmp(role, "assistant") == 0)
         return add_assistant(h, message, index);
-    if (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0) {
-        add_result(h, message);
-        return 0;
-    }
     return add_content(h, "user", message, index); /* a later system message too */
 }
 

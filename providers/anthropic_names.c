@@ -63,6 +63,13 @@ static int compare(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+const cJSON *anthropic_calls(const cJSON *message)
+{
+    const char *role = json_string(message, "role");
+
+    return strcmp(role, "assistant") == 0 ? json_get(message, "tool_calls") : NULL;
+}
+
 int anthropic_ids_init(struct anthropic_ids *ids, const cJSON *messages)
 {
     const cJSON *message, *call;
@@ -71,7 +78,7 @@ int anthropic_ids_init(struct anthropic_ids *ids, const cJSON *messages)
     *ids = (struct anthropic_ids){NULL, 0};
     cJSON_ArrayForEach(message, messages)
     {
-        cJSON_ArrayForEach(call, json_get(message, "tool_calls")) count++;
+        cJSON_ArrayForEach(call, anthropic_calls(message)) count++;
     }
     if (count == 0)
         return 0;
@@ -80,7 +87,7 @@ int anthropic_ids_init(struct anthropic_ids *ids, const cJSON *messages)
         return -ENOMEM;
     cJSON_ArrayForEach(message, messages)
     {
-        cJSON_ArrayForEach(call, json_get(message, "tool_calls")) ids->sorted[ids->count++] =
+        cJSON_ArrayForEach(call, anthropic_calls(message)) ids->sorted[ids->count++] =
             json_string(call, "id");
     }
     qsort(ids->sorted, ids->count, sizeof(ids->sorted[0]), compare);

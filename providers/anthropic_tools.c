@@ -173,9 +173,11 @@ static const char *first_called(const cJSON *messages)
 
     cJSON_ArrayForEach(message, messages)
     {
-        const cJSON *calls = json_get(message, "tool_calls");
+        const cJSON *calls = anthropic_calls(message);
         const cJSON *function = json_get(message, "function_call");
 
+        if (strcmp(json_string(message, "role"), "assistant") != 0)
+            continue;
         if (calls != NULL && calls->child != NULL)
             function = json_get(calls->child, "function");
         if (cJSON_IsObject(function))

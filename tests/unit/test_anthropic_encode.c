@@ -148,8 +148,8 @@ static void given_plain_chat_when_encoded_then_head_is_complete(void **state)
                                              "Content-Type: application/json\r\n"
                                              "Accept: application/json\r\n"
                                              "X-Request-ID: req-1\r\n"
-                                             "Content-Length: 116\r\n\r\n");
-    assert_int_equal(x.r.body.len, 116);
+                                             "Content-Length: 107\r\n\r\n");
+    assert_int_equal(x.r.body.len, 107);
     assert_false(x.r.wants_stream);
     encoded_clear(&x);
 }

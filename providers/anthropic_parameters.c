@@ -95,9 +95,9 @@ int anthropic_refuse_parameters(const cJSON *root, struct error *e)
 {
     for (size_t i = 0; i < PARAMETER_COUNT; i++) {
         const struct parameter *p = &parameters[i];
-        const cJSON *item = p->fate == REFUSED ? json_get(root, p->name) : NULL;
+        const cJSON *item = json_get(root, p->name);
 
-        if (!is_off(p, item) && !is_harmless(p->name, item))
+        if (p->fate == REFUSED && !is_off(p, item) && !is_harmless(p->name, item))
             return anthropic_unsupported(e, p->name, p->why);
     }
     return 0;

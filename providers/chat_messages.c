@@ -228,10 +228,14 @@ struct open_calls {
 
 static void open_message(struct open_calls *calls, const cJSON *message, size_t index)
 {
+    const char *role = json_string(message, "role");
     const cJSON *call;
 
-    calls->count = 0;
+    calls->count = calls->open = 0;
     calls->message = index;
+    calls->legacy = false;
+    if (role == NULL || strcmp(role, "assistant") != 0)
+        return; /* in another's message such members mean nothing, and nobody has checked them */
     calls->legacy = chat_is_given(json_get(message, "function_call"));
     cJSON_ArrayForEach(call, json_get(message, "tool_calls"))
     {

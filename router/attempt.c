@@ -130,6 +130,12 @@ static int64_t read_retry_after(const struct http1_head *head)
                                                        : ATTEMPT_RETRY_AFTER_MAX_MS;
 }
 
+/* Too many requests, unavailable, Anthropic's overloaded. */
+static bool asks_for_patience(unsigned status)
+{
+    return status == 429 || status == 503 || status == 529;
+}
+
 static int on_head(void *arg, const struct http1_head *head)
 {
     struct attempt *a = arg;
@@ -140,7 +146,7 @@ static int on_head(void *arg, const struct http1_head *head)
     if (a->sent_us != 0)
         note_first_byte(a);
     a->status = head->status;
-    a->retry_after_ms = head->status == 429 || head->status == 503 ? read_retry_after(head) : 0;
+    a->retry_after_ms = asks_for_patience(head->status) ? read_retry_after(head) : 0;
     a->repeated = upstream_was_repeated(a->upstream);
     a->is_stream_answer = a->stream != NULL && head->status == 200 && type != NULL &&
                           len >= sizeof(sse_type) - 1 &&

@@ -411,6 +411,8 @@ given_whole_answer_with_calls_when_streamed_then_numbered_with_their_arguments(v
     kit_answer_clear(&a);
 }
 
+#define MESSAGE(content) "{\"type\":\"message\",\"content\":" content "}"
+
 static void given_no_answer_when_decoded_then_upstream_error_and_no_output(void **state)
 {
     static const char *const bodies[] = {
@@ -419,12 +421,11 @@ static void given_no_answer_when_decoded_then_upstream_error_and_no_output(void 
         "{}",
         "[]",
         "null",
-        "{\"type\":\"message\",\"content\":\"x\"}",
-        "{\"type\":\"message\",\"content\":[1]}",
-        "{\"type\":\"message\",\"content\":[{\"type\":\"text\",\"text\":1}]}",
-        "{\"type\":\"message\",\"content\":[{\"type\":\"tool_use\",\"id\":\"a\",\"input\":{}}]}",
-        "{\"type\":\"message\",\"content\":[{\"type\":\"tool_use\",\"id\":\"a\",\"name\":\"b\","
-        "\"input\":\"{}\"}]}",
+        MESSAGE("\"x\""),
+        MESSAGE("[1]"),
+        MESSAGE("[{\"type\":\"text\",\"text\":1}]"),
+        MESSAGE("[{\"type\":\"tool_use\",\"id\":\"a\",\"input\":{}}]"),
+        MESSAGE("[{\"type\":\"tool_use\",\"id\":\"a\",\"name\":\"b\",\"input\":\"{}\"}]"),
         "{\"type\":\"error\"}",
         "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}",
     };

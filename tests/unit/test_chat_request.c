@@ -335,6 +335,13 @@ static void given_calls_without_results_when_parsed_then_refused(void **state)
                    "messages[0].function_call");
 }
 
+static void given_calls_in_a_users_message_when_parsed_then_they_are_none(void **state)
+{
+    assert_refused(MESSAGES("{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":["
+                            "{\"id\":\"a\"}]}," RESULT("a")),
+                   "messages[1].tool_call_id");
+}
+
 static void given_results_without_calls_when_parsed_then_refused(void **state)
 {
     assert_refused(MESSAGES(RESULT("a")), "messages[0].tool_call_id");
@@ -490,6 +497,7 @@ int main(void)
         cmocka_unit_test(given_long_wrong_text_when_refused_then_not_quoted),
         cmocka_unit_test(given_calls_with_results_when_parsed_then_accepted),
         cmocka_unit_test(given_calls_without_results_when_parsed_then_refused),
+        cmocka_unit_test(given_calls_in_a_users_message_when_parsed_then_they_are_none),
         cmocka_unit_test(given_results_without_calls_when_parsed_then_refused),
         cmocka_unit_test(given_every_form_of_content_when_parsed_then_accepted),
         cmocka_unit_test(given_no_model_when_parsed_then_its_name_is_empty),

@@ -152,5 +152,7 @@ def test_unknown_provider_is_refused_with_the_nearest_name(pair):
 
 def test_each_switch_is_logged(pair):
     pair.ctl("provider", "drain", "first")
-    lines = [line for line in pair.error_log() if line.get("event") == "provider_switched"]
+    lines = wait_until(
+        lambda: [line for line in pair.error_log() if line.get("event") == "provider_switched"], 10, "its line"
+    )
     assert len(lines) == 1 and "first" in lines[0]["message"] and "draining" in lines[0]["message"]

@@ -347,34 +347,6 @@ static void log_fields(const struct http_request *request, struct buf *out)
     json_put_field_u64(out, "attempts", event->attempt_count);
 }
 
-/* The dearest the request can become at that candidate: no token of the prompt cached, the answer
- * as long as it may be. */
-static int64_t cost_at_most_nano(struct chat *chat, const struct route_candidate *candidate)
-{
-    const struct price *price = &candidate->price;
-    const struct chat_request *parsed = &chat->parsed;
-    int64_t output =
-        parsed->max_tokens > 0 ? parsed->max_tokens : candidate->model->max_output_tokens;
-    int64_t input = metering_prompt_at_most(&chat->metering);
-    int64_t cached = price->cached_input_nano > price->input_nano ? input : 0;
-
-    return money_cost_nano(price, input, cached, output);
-}
-
-/* At any of them: nobody knows yet who will answer. */
-static int64_t dearest_nano(struct chat *chat)
-{
-    int64_t most_nano = 0;
-
-    for (size_t i = 0; i < chat->route.candidate_count; i++) {
-        int64_t cost_nano = cost_at_most_nano(chat, &chat->route.candidates[i]);
-
-        if (cost_nano > most_nano)
-            most_nano = cost_nano;
-    }
-    return most_nano < ACCOUNT_MAX_NANO ? most_nano : ACCOUNT_MAX_NANO;
-}
-
 static bool is_limited(const struct chat *chat)
 {
     return account_is_limited(chat->worker->setup->instance->accounts, chat->request->key.account);
@@ -394,7 +366,7 @@ static void fill_row(struct chat *chat, struct inflight_row *row)
     replay_mark(chat->replay, event);
     row->reservation.account = key->account;
     if (is_limited(chat))
-        row->reservation.amount_nano = dearest_nano(chat);
+        row->reservation.amount_nano = metering_cost_at_most_nano(&chat->metering, &chat->route);
     event->tokens_input = chat->metering.prompt.tokens;
 }
 

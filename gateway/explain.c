@@ -71,17 +71,14 @@ static int64_t longest_output(const struct explain *x)
     return longest;
 }
 
-/* The dearest candidate's. is_whole: with the longest answer, and the prompt on the safe side. */
-static int64_t dearest_nano(struct explain *x, bool is_whole)
+/* Of the prompt alone, at the dearest candidate. */
+static int64_t prompt_cost_nano(const struct explain *x)
 {
-    int64_t input = is_whole ? metering_prompt_at_most(&x->metering) : x->metering.prompt.tokens;
     int64_t most = 0;
 
     for (size_t i = 0; i < x->route.candidate_count; i++) {
-        const struct route_candidate *c = &x->route.candidates[i];
-        bool is_cached = is_whole && c->price.cached_input_nano > c->price.input_nano;
-        int64_t nano = money_cost_nano(&c->price, input, is_cached ? input : 0,
-                                       is_whole ? output_at_most(x, c) : 0);
+        int64_t nano =
+            money_cost_nano(&x->route.candidates[i].price, x->metering.prompt.tokens, 0, 0);
 
         most = nano > most ? nano : most;
     }
@@ -117,8 +114,8 @@ static void answer(struct explain *x)
     json_put_key(&body, "estimate");
     buf_byte(&body, '{');
     json_put_field_text(&body, "currency", x->request->config->currency);
-    put_amount(&body, "cost_at_most", dearest_nano(x, true));
-    put_amount(&body, "cost_prompt", dearest_nano(x, false));
+    put_amount(&body, "cost_at_most", metering_cost_at_most_nano(&x->metering, &x->route));
+    put_amount(&body, "cost_prompt", prompt_cost_nano(x));
     buf_str(&body, "}}");
     http_add_header(x->request, "cache-control", "no-store");
     http_answer(x->request, 200, "application/json", &body);

@@ -177,6 +177,30 @@ int64_t metering_prompt_at_most(struct metering *m)
     return m->prompt.at_most;
 }
 
+static int64_t cost_at_most_nano(struct metering *m, const struct route_candidate *candidate)
+{
+    const struct price *price = &candidate->price;
+    int64_t asked = m->request->max_tokens;
+    int64_t input = metering_prompt_at_most(m);
+    int64_t cached = price->cached_input_nano > price->input_nano ? input : 0;
+
+    return money_cost_nano(price, input, cached,
+                           asked > 0 ? asked : candidate->model->max_output_tokens);
+}
+
+int64_t metering_cost_at_most_nano(struct metering *m, const struct route *route)
+{
+    int64_t most_nano = 0;
+
+    for (size_t i = 0; i < route->candidate_count; i++) {
+        int64_t cost_nano = cost_at_most_nano(m, &route->candidates[i]);
+
+        if (cost_nano > most_nano)
+            most_nano = cost_nano;
+    }
+    return most_nano < ACCOUNT_MAX_NANO ? most_nano : ACCOUNT_MAX_NANO;
+}
+
 /* Before the ratio is full each request teaches it; then those that are counted anyway, and some.
  */
 static void learn(struct metering *m, const struct usage_event *event)

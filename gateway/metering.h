@@ -61,6 +61,10 @@ bool metering_is_counting(const struct metering *m);
 int64_t metering_least(const struct metering *m);
 /* The prompt's tokens, on the safe side for who reserves. */
 int64_t metering_prompt_at_most(struct metering *m);
+/* The dearest the request can become at any of the candidates, for nobody knows yet who will
+ * answer: no token of the prompt cached, the answer as long as it may be. At most ACCOUNT_MAX_NANO.
+ */
+int64_t metering_cost_at_most_nano(struct metering *m, const struct route *route);
 
 /* Fills the event's tokens, source and cost: the provider's numbers if it told them, else our own
  * count, else nothing. What the provider told teaches the model's ratio. */

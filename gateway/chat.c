@@ -12,6 +12,7 @@
 #include "gateway/relay.h"
 #include "gateway/replay.h"
 #include "gateway/server_timing.h"
+#include "providers/chat_request.h"
 #include "gateway/routing.h"
 
 #define ANSWER_MAX (32 * 1024 * 1024) /* a plain answer, re-encoded */
@@ -21,7 +22,7 @@ struct chat {
     struct worker *worker;
     struct http_request *request;
     struct chat *next, *prev; /* the worker's list */
-    struct chat_request parsed;
+    struct model_request parsed;
     struct route route;
     struct answer_identity identity;
     char id[sizeof("chatcmpl-") + USAGE_ID_TEXT_BYTES];
@@ -312,7 +313,7 @@ static void on_completed(struct http_request *request, bool delivered)
     unlink_chat(chat);
     relay_clear(&chat->relay);
     buf_clear(&chat->ignored);
-    chat_request_clear(&chat->parsed);
+    model_request_clear(&chat->parsed);
     free(chat);
 }
 
@@ -493,7 +494,7 @@ static void count_prompt(struct chat *chat)
 /* Ends a chat that has not begun. */
 static void discard(struct chat *chat)
 {
-    chat_request_clear(&chat->parsed);
+    model_request_clear(&chat->parsed);
     free(chat);
 }
 

@@ -9,13 +9,14 @@
 #include "gateway/metering.h"
 #include "gateway/query.h"
 #include "gateway/routing.h"
+#include "providers/chat_request.h"
 #include "router/status.h"
 
 /* One request, from its parsed body to the answer. */
 struct explain {
     struct worker *worker;
     struct http_request *request;
-    struct chat_request parsed;
+    struct model_request parsed;
     struct route route;
     struct metering metering; /* of the prompt alone */
 };
@@ -138,7 +139,7 @@ static void on_completed(struct http_request *request, bool delivered)
     struct explain *x = request->state;
 
     metering_clear(&x->metering);
-    chat_request_clear(&x->parsed);
+    model_request_clear(&x->parsed);
     free(x);
 }
 
@@ -179,7 +180,7 @@ static struct explain *explain_new(struct worker *w, struct http_request *reques
         rc = routing_make(w, request, &x->parsed, &x->route, &e);
     if (rc == 0)
         return x;
-    chat_request_clear(&x->parsed);
+    model_request_clear(&x->parsed);
     free(x);
     refuse(request, &e);
     return NULL;

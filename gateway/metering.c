@@ -29,7 +29,7 @@ void metering_cancel(struct metering *m)
 
 static int begin_count(struct metering *m)
 {
-    const struct chat_request *r = m->request;
+    const struct model_request *r = m->request;
 
     return prompt_tokens_new(m->model, r->messages, r->tools != NULL ? r->tools : r->functions,
                              &m->job.count);
@@ -89,7 +89,7 @@ static void on_job_counted(struct counting_job *job, int rc)
 }
 
 void metering_init(struct metering *m, struct worker *w, const struct model_config *model,
-                   const struct chat_request *request)
+                   const struct model_request *request)
 {
     int64_t guess = prompt_tokens_guess(request->len);
 

@@ -20,7 +20,7 @@
 struct metering { /* embedded in the chat */
     struct worker *worker;
     const struct model_config *model;
-    const struct chat_request *request;
+    const struct model_request *request;
     struct token_meter meter;     /* for the adapter */
     struct answer_tokens answer;  /* what it has told */
     struct usage_event *event;    /* NULL until admitted; its tokens_output grows with the answer */
@@ -43,7 +43,7 @@ struct metering_end {
 
 /* All borrowed. */
 void metering_init(struct metering *m, struct worker *w, const struct model_config *model,
-                   const struct chat_request *request);
+                   const struct model_request *request);
 /* Another model is to answer: from here on its tokenizer and its ratio count. Before a byte of its
  * answer has come. */
 void metering_use_model(struct metering *m, const struct model_config *model);

@@ -5,7 +5,7 @@
 #include "common/clock.h"
 
 int routing_make(const struct worker *w, const struct http_request *request,
-                 const struct chat_request *parsed, struct route *out, struct error *e)
+                 const struct model_request *parsed, struct route *out, struct error *e)
 {
     struct route_setup setup = {.config = request->config,
                                 .request = parsed,

@@ -7,6 +7,6 @@
 
 /* Fails as route_make(). */
 int routing_make(const struct worker *w, const struct http_request *request,
-                 const struct chat_request *parsed, struct route *out, struct error *e);
+                 const struct model_request *parsed, struct route *out, struct error *e);
 
 #endif

@@ -35,7 +35,7 @@ int anthropic_unsupported(struct error *e, const char *param, const char *why);
 /* anthropic_names.c: names of functions and ids of calls, where the API is stricter. */
 int anthropic_put_function_name(struct buf *out, const char *name); /* as a JSON string */
 /* The client's name for what the model calls; inside req, or name itself. */
-const char *anthropic_real_function_name(const struct chat_request *req, const char *name);
+const char *anthropic_real_function_name(const struct model_request *req, const char *name);
 
 /* The message's tool_calls, which only an assistant's has; NULL = none. */
 const cJSON *anthropic_calls(const cJSON *message);
@@ -63,22 +63,22 @@ int anthropic_put_media(const cJSON *part, const char *param, struct buf *out, s
 
 /* anthropic_tools.c: ,"tools":[...],"tool_choice":{...}. Returns 0, XR_EINVALID, XR_EUNSUPPORTED.
  */
-int anthropic_encode_tools(const struct anthropic_model *model, const struct chat_request *req,
+int anthropic_encode_tools(const struct anthropic_model *model, const struct model_request *req,
                            struct buf *out, struct buf *ignored, struct error *e);
 /* The schema of an object, as the client wrote it but for a type that it may lack. */
 int anthropic_put_schema(struct json_span schema, const char *param, struct buf *out,
                          struct error *e);
 /* The span of the client's json_schema; XR_EINVALID if there is none. */
-int anthropic_find_schema(const struct chat_request *req, struct json_span *out, struct error *e);
+int anthropic_find_schema(const struct model_request *req, struct json_span *out, struct error *e);
 /* The function by which a model without output_config.format gives an answer that has a schema: its
  * arguments are the answer. */
 #define ANTHROPIC_ANSWER_FUNCTION "xrouter_answer"
-bool anthropic_is_answer_function(const struct chat_request *req, const char *name);
+bool anthropic_is_answer_function(const struct model_request *req, const char *name);
 
 /* anthropic_encode.c: the JSON body of a call. Returns 0, XR_EINVALID, XR_EUNSUPPORTED,
  * XR_ETOOLARGE, -ENOMEM. */
 int anthropic_encode_body(const struct provider_config *p, const char *upstream_model,
-                          const struct chat_request *req, struct buf *out, struct buf *ignored,
+                          const struct model_request *req, struct buf *out, struct buf *ignored,
                           struct error *e);
 
 /* anthropic_error.c */
@@ -91,7 +91,7 @@ int anthropic_set_error(const cJSON *error, struct error *e);
 /* anthropic_answer.c: the parts that whole answers and stream events have in common. */
 
 /* The stop sequences that the API refuses and we play; returns how many. */
-size_t anthropic_own_stops(const struct chat_request *req, const char *out[CHAT_STOP_MAX]);
+size_t anthropic_own_stops(const struct model_request *req, const char *out[CHAT_STOP_MAX]);
 /* OpenAI's finish reason. */
 const char *anthropic_finish_reason(const char *reason, bool has_calls, bool legacy);
 /* An answer that was cut: its last call cannot be trusted. */
@@ -110,7 +110,7 @@ void anthropic_counts_read(struct anthropic_counts *counts, const cJSON *usage);
 bool anthropic_counts_usage(const struct anthropic_counts *counts, struct token_usage *out);
 
 /* anthropic_stream.c */
-void *anthropic_stream_new(const struct provider_config *p, const struct chat_request *req,
+void *anthropic_stream_new(const struct provider_config *p, const struct model_request *req,
                            const struct answer_identity *identity, struct token_meter *meter);
 void anthropic_stream_free(void *stream);
 int anthropic_decode_event(void *stream, const struct event *ev, struct buf *out,
@@ -118,7 +118,7 @@ int anthropic_decode_event(void *stream, const struct event *ev, struct buf *out
 int anthropic_decode_end(void *stream, struct buf *out, struct error *e);
 
 /* anthropic_decode.c: the whole answer. */
-int anthropic_decode_chat(const struct provider_config *p, const struct chat_request *req,
+int anthropic_decode_chat(const struct provider_config *p, const struct model_request *req,
                           const struct answer_identity *identity, const char *body, size_t len,
                           struct buf *out, struct token_meter *meter, struct token_usage *usage,
                           bool *usage_final, struct error *e);

@@ -4,7 +4,7 @@
 
 #include "common/log.h"
 
-size_t anthropic_own_stops(const struct chat_request *req, const char *out[CHAT_STOP_MAX])
+size_t anthropic_own_stops(const struct model_request *req, const char *out[CHAT_STOP_MAX])
 {
     size_t count = 0;
 

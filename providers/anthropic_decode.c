@@ -10,7 +10,7 @@
 #define CALLS_MAX 128
 
 struct whole {
-    const struct chat_request *req;
+    const struct model_request *req;
     struct token_meter *meter;
     struct buf reasoning, text, answer; /* text still holds what a stop sequence will cut */
     struct buf arguments;               /* of all calls, one behind the other */
@@ -165,7 +165,7 @@ static int decode(struct whole *w, const cJSON *root, const char *body, size_t l
 }
 
 /* A client that asked for a stream gets one: the whole answer is its only event. */
-static int decode_as_stream(const struct provider_config *p, const struct chat_request *req,
+static int decode_as_stream(const struct provider_config *p, const struct model_request *req,
                             const struct answer_identity *identity, const char *body, size_t len,
                             struct buf *out, struct token_meter *meter, struct token_usage *usage,
                             bool *usage_final, struct error *e)
@@ -183,7 +183,7 @@ static int decode_as_stream(const struct provider_config *p, const struct chat_r
     return rc;
 }
 
-static void whole_init(struct whole *w, const struct chat_request *req, struct token_meter *meter)
+static void whole_init(struct whole *w, const struct model_request *req, struct token_meter *meter)
 {
     w->req = req;
     w->meter = meter;
@@ -203,7 +203,7 @@ static void whole_clear(struct whole *w)
     buf_clear(&w->arguments);
 }
 
-int anthropic_decode_chat(const struct provider_config *p, const struct chat_request *req,
+int anthropic_decode_chat(const struct provider_config *p, const struct model_request *req,
                           const struct answer_identity *identity, const char *body, size_t len,
                           struct buf *out, struct token_meter *meter, struct token_usage *usage,
                           bool *usage_final, struct error *e)

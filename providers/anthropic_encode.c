@@ -10,7 +10,7 @@ static bool is_given(const cJSON *item)
     return item != NULL && !cJSON_IsNull(item);
 }
 
-static void put_max_tokens(const struct provider_config *p, const struct chat_request *req,
+static void put_max_tokens(const struct provider_config *p, const struct model_request *req,
                            struct buf *out)
 {
     int64_t limit = req->max_tokens > 0 ? req->max_tokens : (int64_t)p->default_max_tokens;
@@ -50,7 +50,7 @@ static void put_sampling(const struct anthropic_model *model, const cJSON *root,
 }
 
 /* Those of white space alone are refused there, and played here. */
-static void put_stops(const struct chat_request *req, struct buf *out)
+static void put_stops(const struct model_request *req, struct buf *out)
 {
     bool any = false;
 
@@ -83,7 +83,7 @@ static void put_user(const cJSON *root, struct buf *out, struct buf *ignored)
 
 /* Only a client that asks for it by this API's own name gets it: the blocks it brings would have to
  * come back with the next request, and OpenAI's messages have no place for them. */
-static void put_thinking(const struct chat_request *req, struct buf *out)
+static void put_thinking(const struct model_request *req, struct buf *out)
 {
     const char *text;
     size_t len;
@@ -110,7 +110,7 @@ static const char *find_effort(const struct anthropic_model *model, const cJSON 
     return word;
 }
 
-static int put_output_config(const struct anthropic_model *model, const struct chat_request *req,
+static int put_output_config(const struct anthropic_model *model, const struct model_request *req,
                              struct buf *out, struct buf *ignored, struct error *e)
 {
     const char *type = json_string(json_get(req->root, "response_format"), "type");
@@ -137,7 +137,7 @@ static int put_output_config(const struct anthropic_model *model, const struct c
 }
 
 static int put_body(const struct provider_config *p, const char *upstream_model,
-                    const struct chat_request *req, struct buf *out, struct buf *ignored,
+                    const struct model_request *req, struct buf *out, struct buf *ignored,
                     struct error *e)
 {
     const struct anthropic_model *model = anthropic_model_find(upstream_model);
@@ -164,7 +164,7 @@ static int put_body(const struct provider_config *p, const char *upstream_model,
 }
 
 int anthropic_encode_body(const struct provider_config *p, const char *upstream_model,
-                          const struct chat_request *req, struct buf *out, struct buf *ignored,
+                          const struct model_request *req, struct buf *out, struct buf *ignored,
                           struct error *e)
 {
     int rc = anthropic_refuse_parameters(req->root, e);

@@ -40,7 +40,7 @@ static bool travels_as(const char *name, const char *there)
     return *there == '\0';
 }
 
-const char *anthropic_real_function_name(const struct chat_request *req, const char *name)
+const char *anthropic_real_function_name(const struct model_request *req, const char *name)
 {
     const cJSON *list = req->tools != NULL ? req->tools : req->functions;
     const cJSON *item;

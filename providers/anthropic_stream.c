@@ -27,7 +27,7 @@ struct block {
 };
 
 struct stream {
-    const struct chat_request *req;
+    const struct model_request *req;
     struct token_meter *meter;
     struct openai_chunks chunks;
     const char *stops[CHAT_STOP_MAX];
@@ -46,7 +46,7 @@ struct stream {
     bool failed;
 };
 
-void *anthropic_stream_new(const struct provider_config *p, const struct chat_request *req,
+void *anthropic_stream_new(const struct provider_config *p, const struct model_request *req,
                            const struct answer_identity *identity, struct token_meter *meter)
 {
     struct stream *s = calloc(1, sizeof(*s));

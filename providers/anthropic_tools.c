@@ -43,7 +43,7 @@ int anthropic_put_schema(struct json_span schema, const char *param, struct buf 
     return 0;
 }
 
-int anthropic_find_schema(const struct chat_request *req, struct json_span *out, struct error *e)
+int anthropic_find_schema(const struct model_request *req, struct json_span *out, struct error *e)
 {
     static const char path[] = "response_format.json_schema.schema";
 
@@ -52,13 +52,13 @@ int anthropic_find_schema(const struct chat_request *req, struct json_span *out,
     return error_set(e, XR_EINVALID, path, "'%s': expected an object, found nothing.", path);
 }
 
-bool anthropic_is_answer_function(const struct chat_request *req, const char *name)
+bool anthropic_is_answer_function(const struct model_request *req, const char *name)
 {
     return req->wants_json_schema && strcmp(name, ANTHROPIC_ANSWER_FUNCTION) == 0;
 }
 
 /* What the client asks for, in the older words or the newer. */
-static int read_choice(const struct chat_request *req, struct choice *out, struct error *e)
+static int read_choice(const struct model_request *req, struct choice *out, struct error *e)
 {
     const cJSON *choice = json_get(req->root, req->tools != NULL ? "tool_choice" : "function_call");
     const cJSON *function = json_get(choice, "function");
@@ -108,7 +108,7 @@ static int put_tool(const cJSON *function, const cJSON *tool, struct json_span s
     return rc;
 }
 
-static int put_tools(const struct chat_request *req, struct buf *out, struct error *e)
+static int put_tools(const struct model_request *req, struct buf *out, struct error *e)
 {
     const cJSON *list = req->tools != NULL ? req->tools : req->functions;
     const char *path = req->tools != NULL ? "tools" : "functions";
@@ -145,7 +145,7 @@ static int put_tools(const struct chat_request *req, struct buf *out, struct err
     return 0;
 }
 
-static int put_answer_tool(const struct chat_request *req, struct buf *out, struct error *e)
+static int put_answer_tool(const struct model_request *req, struct buf *out, struct error *e)
 {
     const cJSON *format = json_get(json_get(req->root, "response_format"), "json_schema");
     const char *description = json_string(format, "description");
@@ -212,7 +212,7 @@ static void put_choice(const struct choice *choice, bool one_call, struct buf *o
     buf_byte(out, '}');
 }
 
-static bool has_strict(const struct chat_request *req)
+static bool has_strict(const struct model_request *req)
 {
     const cJSON *tool;
 
@@ -232,7 +232,7 @@ static struct choice add_answer(struct choice choice, bool has_tools)
     return (struct choice){NAMED, ANTHROPIC_ANSWER_FUNCTION};
 }
 
-int anthropic_encode_tools(const struct anthropic_model *model, const struct chat_request *req,
+int anthropic_encode_tools(const struct anthropic_model *model, const struct model_request *req,
                            struct buf *out, struct buf *ignored, struct error *e)
 {
     bool has_tools = req->tools != NULL || req->functions != NULL;

@@ -2,7 +2,7 @@
 
 #include "common/json.h"
 #include "providers/chat_check.h"
-#include "providers/chat_request.h"
+#include "providers/model_request.h"
 
 #define INTEGER_MAX 9223372036854775807.0
 #define TOKENS_MAX 2147483647.0

@@ -35,7 +35,7 @@ static bool is_true(const cJSON *object, const char *name)
     return cJSON_IsTrue(json_get(object, name));
 }
 
-static void read_stop(struct chat_request *r)
+static void read_stop(struct model_request *r)
 {
     const cJSON *stop = json_get(r->root, "stop");
     const cJSON *item;
@@ -49,14 +49,14 @@ static void read_stop(struct chat_request *r)
     }
 }
 
-static void read_max_tokens(struct chat_request *r)
+static void read_max_tokens(struct model_request *r)
 {
     if (json_get_i64(r->root, "max_completion_tokens", &r->max_tokens) < 0 &&
         json_get_i64(r->root, "max_tokens", &r->max_tokens) < 0)
         r->max_tokens = 0;
 }
 
-static void count_images(struct chat_request *r)
+static void count_images(struct model_request *r)
 {
     const cJSON *message, *part;
 
@@ -75,7 +75,7 @@ static void count_images(struct chat_request *r)
     }
 }
 
-static void read_model(struct chat_request *r)
+static void read_model(struct model_request *r)
 {
     const char *model = json_string(r->root, "model");
 
@@ -90,7 +90,7 @@ static bool wants_json_schema(const cJSON *root)
     return type != NULL && strcmp(type, "json_schema") == 0;
 }
 
-int chat_request_parse(const char *text, size_t len, struct chat_request *out, struct error *e)
+int chat_request_parse(const char *text, size_t len, struct model_request *out, struct error *e)
 {
     static const struct place messages = {.name = "messages"};
     int rc;
@@ -105,7 +105,7 @@ int chat_request_parse(const char *text, size_t len, struct chat_request *out, s
     if (rc == 0)
         rc = chat_wishes_read(out->root, text, len, &out->wishes, e);
     if (rc < 0) {
-        chat_request_clear(out);
+        model_request_clear(out);
         return rc;
     }
     out->text = text;
@@ -123,10 +123,4 @@ int chat_request_parse(const char *text, size_t len, struct chat_request *out, s
     count_images(out);
     out->wants_json_schema = wants_json_schema(out->root);
     return 0;
-}
-
-void chat_request_clear(struct chat_request *r)
-{
-    cJSON_Delete(r->root);
-    memset(r, 0, sizeof(*r));
 }

@@ -69,7 +69,7 @@ int count_request_parse(const char *text, size_t len, struct count_request *out,
 
     memset(out, 0, sizeof(*out));
     if (json_check(text, len, &JSON_LIMITS_DEFAULT, NULL, NULL) < 0) {
-        struct chat_request chat;
+        struct model_request chat;
 
         return chat_request_parse(text, len, &chat, e); /* says why */
     }

@@ -3,7 +3,7 @@
 #include "providers/api_head.h"
 
 static int encode_chat(const struct provider_config *p, const char *upstream_model,
-                       const struct chat_request *req, const char *token, const char *request_id,
+                       const struct model_request *req, const char *token, const char *request_id,
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     struct buf *head = &out->head;

@@ -36,12 +36,12 @@ int gigachat_decode_token(unsigned status, const char *body, size_t len, int64_t
  * cache: a hash of the API key's id, the model and the messages up to the first question. So later
  * turns keep it, and no two keys share one. Nothing where the key is not known. Returns 0,
  * XR_ETOOLARGE, -ENOMEM. */
-int gigachat_put_session(const char *upstream_model, const struct chat_request *req,
+int gigachat_put_session(const char *upstream_model, const struct model_request *req,
                          struct buf *head, struct error *e);
 
 /* gigachat_encode.c: the JSON body of a chat call. Returns 0, XR_EINVALID, XR_EUNSUPPORTED,
  * XR_ETOOLARGE, -ENOMEM. */
-int gigachat_encode_body(const char *upstream_model, const struct chat_request *req,
+int gigachat_encode_body(const char *upstream_model, const struct model_request *req,
                          struct buf *out, struct buf *ignored, struct error *e);
 
 /* gigachat_parameters.c: the provider_ops' supports. */
@@ -92,7 +92,7 @@ const char *gigachat_finish_reason(const char *reason, bool has_call, bool legac
 int gigachat_check_error(const cJSON *root, struct error *e);
 
 /* gigachat_stream.c */
-void *gigachat_stream_new(const struct provider_config *p, const struct chat_request *req,
+void *gigachat_stream_new(const struct provider_config *p, const struct model_request *req,
                           const struct answer_identity *identity, struct token_meter *meter);
 void gigachat_stream_free(void *stream);
 int gigachat_decode_event(void *stream, const struct event *ev, struct buf *out,
@@ -100,7 +100,7 @@ int gigachat_decode_event(void *stream, const struct event *ev, struct buf *out,
 int gigachat_decode_end(void *stream, struct buf *out, struct error *e);
 
 /* gigachat_decode.c: the whole answer. */
-int gigachat_decode_chat(const struct provider_config *p, const struct chat_request *req,
+int gigachat_decode_chat(const struct provider_config *p, const struct model_request *req,
                          const struct answer_identity *identity, const char *body, size_t len,
                          struct buf *out, struct token_meter *meter, struct token_usage *usage,
                          bool *usage_final, struct error *e);

@@ -12,7 +12,7 @@
 #define TEXT_MAX (64 * 1024 * 1024)
 
 struct whole {
-    const struct chat_request *req;
+    const struct model_request *req;
     struct token_meter *meter;
     const char *body;
     size_t len;
@@ -142,7 +142,7 @@ static int decode(struct whole *w, const struct provider_config *p, const cJSON 
 }
 
 /* A client that asked for a stream gets one: the whole answer is its only event. */
-static int decode_as_stream(const struct provider_config *p, const struct chat_request *req,
+static int decode_as_stream(const struct provider_config *p, const struct model_request *req,
                             const struct answer_identity *identity, const char *body, size_t len,
                             struct buf *out, struct token_meter *meter, struct token_usage *usage,
                             bool *usage_final, struct error *e)
@@ -160,7 +160,7 @@ static int decode_as_stream(const struct provider_config *p, const struct chat_r
     return rc;
 }
 
-int gigachat_decode_chat(const struct provider_config *p, const struct chat_request *req,
+int gigachat_decode_chat(const struct provider_config *p, const struct model_request *req,
                          const struct answer_identity *identity, const char *body, size_t len,
                          struct buf *out, struct token_meter *meter, struct token_usage *usage,
                          bool *usage_final, struct error *e)

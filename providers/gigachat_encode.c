@@ -165,7 +165,7 @@ static int refuse_weak_schema(const cJSON *schema, bool strict, struct error *e)
 }
 
 /* OpenAI's json_schema.schema stands one level higher here; its bytes stay the client's. */
-static int put_response_format(const struct chat_request *req, struct buf *out, struct error *e)
+static int put_response_format(const struct model_request *req, struct buf *out, struct error *e)
 {
     const cJSON *format = json_get(req->root, "response_format");
     const char *type = json_string(format, "type");
@@ -227,7 +227,7 @@ static int put_function(const cJSON *function, const char *param, struct buf *ou
 }
 
 /* Which function to call: *forced is its name, or NULL for "auto". False: none, offer nothing. */
-static bool read_choice(const struct chat_request *req, const char **forced)
+static bool read_choice(const struct model_request *req, const char **forced)
 {
     const cJSON *choice = json_get(req->root, req->tools != NULL ? "tool_choice" : "function_call");
     const cJSON *function = json_get(choice, "function");
@@ -248,7 +248,7 @@ static bool read_choice(const struct chat_request *req, const char **forced)
     return strcmp(word, "none") != 0;
 }
 
-static int put_functions(const struct chat_request *req, struct buf *out, struct error *e)
+static int put_functions(const struct model_request *req, struct buf *out, struct error *e)
 {
     const cJSON *list = req->tools != NULL ? req->tools : req->functions;
     const char *forced;
@@ -286,7 +286,7 @@ static int put_functions(const struct chat_request *req, struct buf *out, struct
     return buf_byte(out, '}');
 }
 
-static int put_body(const char *upstream_model, const struct chat_request *req, struct buf *out,
+static int put_body(const char *upstream_model, const struct model_request *req, struct buf *out,
                     struct error *e)
 {
     int rc;
@@ -310,7 +310,7 @@ static int put_body(const char *upstream_model, const struct chat_request *req, 
     return buf_byte(out, '}');
 }
 
-int gigachat_encode_body(const char *upstream_model, const struct chat_request *req,
+int gigachat_encode_body(const char *upstream_model, const struct model_request *req,
                          struct buf *out, struct buf *ignored, struct error *e)
 {
     int rc = refuse_unsupported(req->root, e);

@@ -26,7 +26,7 @@ static void put_beginning(const cJSON *messages, struct buf *out)
     }
 }
 
-int gigachat_put_session(const char *upstream_model, const struct chat_request *req,
+int gigachat_put_session(const char *upstream_model, const struct model_request *req,
                          struct buf *head, struct error *e)
 {
     uint8_t digest[DIGEST_BYTES];

@@ -19,7 +19,7 @@
 
 struct stream {
     const struct provider_config *provider;
-    const struct chat_request *req;
+    const struct model_request *req;
     const struct answer_identity *identity;
     struct token_meter *meter;
     struct openai_chunks chunks;
@@ -44,7 +44,7 @@ struct stream {
 static const char plain_head[] = "{\"choices\":[{\"delta\":{\"content\":\"";
 #define PLAIN_HEAD_LEN (sizeof(plain_head) - 1)
 
-void *gigachat_stream_new(const struct provider_config *p, const struct chat_request *req,
+void *gigachat_stream_new(const struct provider_config *p, const struct model_request *req,
                           const struct answer_identity *identity, struct token_meter *meter)
 {
     struct stream *s = calloc(1, sizeof(*s));

@@ -39,7 +39,7 @@ static void put_key(const struct openai_flavor *flavor, struct buf *head, const 
 }
 
 static int encode_chat(const struct provider_config *p, const char *upstream_model,
-                       const struct chat_request *req, const char *token, const char *request_id,
+                       const struct model_request *req, const char *token, const char *request_id,
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     const struct openai_flavor *flavor = openai_flavor_find(p->flavor);

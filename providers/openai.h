@@ -15,7 +15,7 @@ extern const struct provider_ops openai_ops;
 /* openai_encode.c: the client's body with the members changed that must be. ignored as in
  * encode_chat. Returns 0, XR_EUNSUPPORTED, XR_ETOOLARGE, -ENOMEM. */
 int openai_encode_body(const struct openai_flavor *flavor, const char *upstream_model,
-                       const struct chat_request *req, struct buf *out, struct buf *ignored,
+                       const struct model_request *req, struct buf *out, struct buf *ignored,
                        struct error *e);
 
 /* The provider_ops' supports. */
@@ -85,7 +85,7 @@ struct openai_writing {
 int openai_write_answer(const struct openai_writing *w, struct json_span text, struct buf *out);
 
 /* openai_stream.c */
-void *openai_stream_new(const struct provider_config *p, const struct chat_request *req,
+void *openai_stream_new(const struct provider_config *p, const struct model_request *req,
                         const struct answer_identity *identity, struct token_meter *meter);
 void openai_stream_free(void *stream);
 int openai_decode_event(void *stream, const struct event *ev, struct buf *out,
@@ -93,7 +93,7 @@ int openai_decode_event(void *stream, const struct event *ev, struct buf *out,
 int openai_decode_end(void *stream, struct buf *out, struct error *e);
 
 /* openai_decode.c: the whole answer. */
-int openai_decode_chat(const struct provider_config *p, const struct chat_request *req,
+int openai_decode_chat(const struct provider_config *p, const struct model_request *req,
                        const struct answer_identity *identity, const char *body, size_t len,
                        struct buf *out, struct token_meter *meter, struct token_usage *usage,
                        bool *usage_final, struct error *e);

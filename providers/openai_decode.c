@@ -73,7 +73,7 @@ static int decode(const struct provider_config *p, const cJSON *root,
 }
 
 /* A client that asked for a stream gets one: the whole answer is its only chunk. */
-static int decode_as_stream(const struct provider_config *p, const struct chat_request *req,
+static int decode_as_stream(const struct provider_config *p, const struct model_request *req,
                             const struct answer_identity *identity, struct json_span body,
                             struct buf *out, struct token_meter *meter, struct token_usage *usage,
                             bool *usage_final, struct error *e)
@@ -94,7 +94,7 @@ static int decode_as_stream(const struct provider_config *p, const struct chat_r
     return rc;
 }
 
-int openai_decode_chat(const struct provider_config *p, const struct chat_request *req,
+int openai_decode_chat(const struct provider_config *p, const struct model_request *req,
                        const struct answer_identity *identity, const char *body, size_t len,
                        struct buf *out, struct token_meter *meter, struct token_usage *usage,
                        bool *usage_final, struct error *e)

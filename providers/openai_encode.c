@@ -14,7 +14,7 @@
 struct encoder {
     const struct openai_flavor *flavor;
     const char *upstream_model;
-    const struct chat_request *req;
+    const struct model_request *req;
     struct buf *out, *ignored;
     bool has_model, has_stream_options;
 };
@@ -334,7 +334,7 @@ static int refuse_unsupported(const struct openai_flavor *f, const cJSON *root, 
 }
 
 int openai_encode_body(const struct openai_flavor *flavor, const char *upstream_model,
-                       const struct chat_request *req, struct buf *out, struct buf *ignored,
+                       const struct model_request *req, struct buf *out, struct buf *ignored,
                        struct error *e)
 {
     struct encoder x = {flavor, upstream_model, req, out, ignored, false, false};

@@ -13,7 +13,7 @@
 struct stream {
     const struct provider_config *provider;
     const struct openai_flavor *flavor;
-    const struct chat_request *req;
+    const struct model_request *req;
     const struct answer_identity *identity;
     struct token_meter *meter;
     struct openai_choices choices;
@@ -29,7 +29,7 @@ struct stream {
     bool failed;
 };
 
-void *openai_stream_new(const struct provider_config *p, const struct chat_request *req,
+void *openai_stream_new(const struct provider_config *p, const struct model_request *req,
                         const struct answer_identity *identity, struct token_meter *meter)
 {
     struct stream *s = calloc(1, sizeof(*s));

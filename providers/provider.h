@@ -11,7 +11,7 @@
 #include "common/buf.h"
 #include "common/config.h"
 #include "common/error.h"
-#include "providers/chat_request.h"
+#include "providers/model_request.h"
 #include "providers/http1.h"
 #include "providers/sse.h"
 
@@ -86,12 +86,12 @@ struct provider_ops {
      * Returns 0, XR_EINVALID or XR_EUNSUPPORTED (e->param set), XR_ETOOLARGE, XR_EUPSTREAMAUTH (the
      * configuration cannot work), -ENOMEM. */
     int (*encode_chat)(const struct provider_config *p, const char *upstream_model,
-                       const struct chat_request *req, const char *token, const char *request_id,
+                       const struct model_request *req, const char *token, const char *request_id,
                        struct upstream_request *out, struct buf *ignored, struct error *e);
 
     /* One stream's decoder: bytes of OpenAI-shaped SSE are appended to out (whole events only).
      * new: NULL when out of memory; all arguments are borrowed. */
-    void *(*stream_new)(const struct provider_config *p, const struct chat_request *req,
+    void *(*stream_new)(const struct provider_config *p, const struct model_request *req,
                         const struct answer_identity *identity, struct token_meter *meter);
     void (*stream_free)(void *stream); /* NULL is fine */
     /* Returns enum decode_result, or XR_E... or -ENOMEM (with e) when the provider reported an
@@ -109,7 +109,7 @@ struct provider_ops {
      * request that asked for a stream, the same answer as the chunks of one, [DONE] included.
      * Usage and text as in decode_event and decode_end; OpenAI's JSON always has a usage object,
      * with the meter's count where the provider told none. 0, XR_E... or -ENOMEM (with e). */
-    int (*decode_chat)(const struct provider_config *p, const struct chat_request *req,
+    int (*decode_chat)(const struct provider_config *p, const struct model_request *req,
                        const struct answer_identity *identity, const char *body, size_t len,
                        struct buf *out, struct token_meter *meter, struct token_usage *usage,
                        bool *usage_final, struct error *e);

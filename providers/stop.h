@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 #include "common/buf.h"
-#include "providers/chat_request.h"
+#include "providers/model_request.h"
 
 struct stop_filter { /* private */
     const char *const *sequences;

@@ -39,7 +39,7 @@ struct attempt_setup { /* all borrowed until attempt_free() */
     struct config *config;
     const struct provider_config *provider;
     const struct candidate_config *candidate;
-    const struct chat_request *request;
+    const struct model_request *request;
     const struct answer_identity *identity;
     const char *request_id;
     struct buf *out;     /* gets OpenAI's bytes: the body, or the stream's events */

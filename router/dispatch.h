@@ -42,7 +42,7 @@ struct dispatch_callbacks {
 struct dispatch_setup { /* all borrowed until dispatch_free() */
     struct config *config;
     const struct route *route;
-    const struct chat_request *request;
+    const struct model_request *request;
     const struct answer_identity *identity;
     const char *request_id;
     uint64_t key_id;     /* turns in a queue are by key */

@@ -61,7 +61,7 @@ static bool is_listed(const cJSON *names, const char *name)
     return false;
 }
 
-static bool is_given(const struct chat_request *r, const char *name)
+static bool is_given(const struct model_request *r, const char *name)
 {
     const cJSON *value = json_get(r->root, name);
 
@@ -70,72 +70,72 @@ static bool is_given(const struct chat_request *r, const char *name)
 
 /* ---- conditions: whether one is made, and whether a candidate meets it ---- */
 
-static bool asks_tools(const struct chat_request *r)
+static bool asks_tools(const struct model_request *r)
 {
     return r->tools != NULL || r->functions != NULL;
 }
 
-static bool has_tools(const struct chat_request *r, const struct route_candidate *c)
+static bool has_tools(const struct model_request *r, const struct route_candidate *c)
 {
     return c->config->tools;
 }
 
-static bool asks_images(const struct chat_request *r)
+static bool asks_images(const struct model_request *r)
 {
     return r->image_count > 0;
 }
 
-static bool has_images(const struct chat_request *r, const struct route_candidate *c)
+static bool has_images(const struct model_request *r, const struct route_candidate *c)
 {
     return c->config->images;
 }
 
-static bool asks_json_schema(const struct chat_request *r)
+static bool asks_json_schema(const struct model_request *r)
 {
     return r->wants_json_schema;
 }
 
-static bool has_json_schema(const struct chat_request *r, const struct route_candidate *c)
+static bool has_json_schema(const struct model_request *r, const struct route_candidate *c)
 {
     return c->config->json_schema;
 }
 
-static bool asks_only(const struct chat_request *r)
+static bool asks_only(const struct model_request *r)
 {
     return r->wishes.only != NULL;
 }
 
-static bool is_among_only(const struct chat_request *r, const struct route_candidate *c)
+static bool is_among_only(const struct model_request *r, const struct route_candidate *c)
 {
     return is_listed(r->wishes.only, c->provider->name);
 }
 
-static bool asks_ignore(const struct chat_request *r)
+static bool asks_ignore(const struct model_request *r)
 {
     return r->wishes.ignore != NULL;
 }
 
-static bool is_not_ignored(const struct chat_request *r, const struct route_candidate *c)
+static bool is_not_ignored(const struct model_request *r, const struct route_candidate *c)
 {
     return !is_listed(r->wishes.ignore, c->provider->name);
 }
 
-static bool asks_order_alone(const struct chat_request *r)
+static bool asks_order_alone(const struct model_request *r)
 {
     return r->wishes.order != NULL && r->wishes.no_fallbacks;
 }
 
-static bool is_in_order(const struct chat_request *r, const struct route_candidate *c)
+static bool is_in_order(const struct model_request *r, const struct route_candidate *c)
 {
     return is_listed(r->wishes.order, c->provider->name);
 }
 
-static bool asks_parameters(const struct chat_request *r)
+static bool asks_parameters(const struct model_request *r)
 {
     return r->wishes.require_parameters;
 }
 
-static bool has_parameters(const struct chat_request *r, const struct route_candidate *c)
+static bool has_parameters(const struct model_request *r, const struct route_candidate *c)
 {
     for (size_t i = 0; PARAMETERS[i] != NULL; i++)
         if (is_given(r, PARAMETERS[i]) && !parameter_is_supported(c->provider, PARAMETERS[i]))
@@ -143,7 +143,7 @@ static bool has_parameters(const struct chat_request *r, const struct route_cand
     return r->image_count == 0 || parameter_takes_images(c->provider);
 }
 
-static bool asks_max_price(const struct chat_request *r)
+static bool asks_max_price(const struct model_request *r)
 {
     const struct chat_wishes *w = &r->wishes;
 
@@ -155,7 +155,7 @@ static bool is_within(int64_t price_nano, int64_t max_nano)
     return max_nano < 0 || price_nano <= max_nano;
 }
 
-static bool is_cheap_enough(const struct chat_request *r, const struct route_candidate *c)
+static bool is_cheap_enough(const struct model_request *r, const struct route_candidate *c)
 {
     const struct chat_wishes *w = &r->wishes;
 
@@ -165,8 +165,8 @@ static bool is_cheap_enough(const struct chat_request *r, const struct route_can
 }
 
 static const struct condition {
-    bool (*is_made)(const struct chat_request *r);
-    bool (*is_met)(const struct chat_request *r, const struct route_candidate *c);
+    bool (*is_made)(const struct model_request *r);
+    bool (*is_met)(const struct model_request *r, const struct route_candidate *c);
     int number; /* when nobody meets it */
     const char *param;
     const char *why;
@@ -189,7 +189,7 @@ static const struct condition {
      "'provider.max_price': no provider of this model is that cheap."},
 };
 
-int filter_apply(const struct chat_request *request, struct route *route, struct error *e)
+int filter_apply(const struct model_request *request, struct route *route, struct error *e)
 {
     for (size_t i = 0; i < sizeof(CONDITIONS) / sizeof(CONDITIONS[0]); i++) {
         const struct condition *condition = &CONDITIONS[i];

@@ -9,6 +9,6 @@ int filter_check_wishes(const struct config *config, const struct chat_wishes *w
                         struct error *e);
 /* Leaves the candidates that can serve the request, and of those the ones that it wants. 0,
  * XR_EUNSUPPORTED or XR_EINVALID when a condition leaves none. */
-int filter_apply(const struct chat_request *request, struct route *route, struct error *e);
+int filter_apply(const struct model_request *request, struct route *route, struct error *e);
 
 #endif

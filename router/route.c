@@ -55,7 +55,7 @@ static bool has_model(const struct route *route, const struct model_config *mode
 /* All models that the request names, once each. */
 static int add_models(const struct route_setup *setup, struct route *out, struct error *e)
 {
-    const struct chat_request *request = setup->request;
+    const struct model_request *request = setup->request;
     const cJSON *models = request->wishes.models, *item;
     size_t index = 0;
 

@@ -18,7 +18,7 @@
 #include "common/config.h"
 #include "common/counters.h"
 #include "common/error.h"
-#include "providers/chat_request.h"
+#include "providers/model_request.h"
 #include "router/queue.h"
 #include "router/targets.h"
 #include "usage/keytable.h"
@@ -41,7 +41,7 @@ struct route {
 /* All borrowed. */
 struct route_setup {
     const struct config *config;
-    const struct chat_request *request;
+    const struct model_request *request;
     const struct key *key;
     int64_t now_at_ms;
     uint64_t random; /* weighted: the dice */

@@ -10,6 +10,7 @@
 
 #include "common/json.h"
 #include "common/log.h"
+#include "providers/chat_request.h"
 #include "providers/provider.h"
 #include "tests/unit/meter_double.h"
 
@@ -91,7 +92,7 @@ static int feed(struct sse *sse, void *stream, const char *in, size_t len, struc
     return rc;
 }
 
-static void run_stream(const struct chat_request *req, const char *in, size_t len, size_t cut,
+static void run_stream(const struct model_request *req, const char *in, size_t len, size_t cut,
                        struct result *r)
 {
     struct error e = {0};
@@ -125,7 +126,7 @@ static void assert_same_bytes(const struct buf *a, const struct buf *b)
     assert(a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
 }
 
-static void run_streams(const struct chat_request *req, const char *in, size_t len, size_t cut)
+static void run_streams(const struct model_request *req, const char *in, size_t len, size_t cut)
 {
     struct result whole, parts;
 
@@ -139,7 +140,7 @@ static void run_streams(const struct chat_request *req, const char *in, size_t l
     result_clear(&parts);
 }
 
-static void run_whole(const struct chat_request *req, const char *in, size_t len)
+static void run_whole(const struct model_request *req, const char *in, size_t len)
 {
     struct token_usage usage = {-1, -1, -1};
     struct meter_double meter;
@@ -172,7 +173,7 @@ static void run_request(const char *in, size_t len)
     static const char *const models[] = {"claude-opus-5", "claude-3-haiku", "other"};
     static const struct json_limits deeper = {.depth = 80, .elements = 400000};
     struct upstream_request r;
-    struct chat_request req;
+    struct model_request req;
     struct error e = {0};
     struct buf ignored;
     int rc;
@@ -187,14 +188,14 @@ static void run_request(const char *in, size_t len)
         assert(json_check(r.body.data, r.body.len, &deeper, NULL, NULL) == 0);
     buf_clear(&ignored);
     upstream_request_clear(&r);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *in = (const char *)data + 1;
     const char *text;
-    struct chat_request req;
+    struct model_request req;
 
     if (size == 0)
         return 0;
@@ -205,6 +206,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run_streams(&req, in, size - 1, (size_t)data[0] * 7 % size);
     run_whole(&req, in, size - 1);
     run_request(in, size - 1);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     return 0;
 }

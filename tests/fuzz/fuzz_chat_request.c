@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "providers/chat_request.h"
 #include "providers/provider.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -15,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static char base_url[] = "http://127.0.0.1:1", auth[] = "oauth";
     const struct provider_config p = {.base_url = base_url, .auth = auth};
     struct upstream_request out;
-    struct chat_request req;
+    struct model_request req;
     struct buf ignored;
     struct error e = {0};
     int rc = chat_request_parse((const char *)data, size, &req, &e);
@@ -36,6 +37,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(e.number == rc);
     buf_clear(&ignored);
     upstream_request_clear(&out);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     return 0;
 }

@@ -9,6 +9,7 @@
 
 #include "common/json.h"
 #include "common/log.h"
+#include "providers/chat_request.h"
 #include "providers/provider.h"
 #include "tests/unit/meter_double.h"
 
@@ -74,7 +75,7 @@ static int feed(struct sse *sse, void *stream, const char *in, size_t len, struc
     return rc;
 }
 
-static void run_stream(const struct chat_request *req, const char *in, size_t len, size_t cut,
+static void run_stream(const struct model_request *req, const char *in, size_t len, size_t cut,
                        struct result *r)
 {
     const struct provider_ops *ops = provider_ops_find("gigachat");
@@ -139,7 +140,7 @@ static void assert_same(const struct result *a, const struct result *b)
     assert_same_bytes(&a->meter.text, &b->meter.text);
 }
 
-static void run_streams(const struct chat_request *req, const char *in, size_t len, size_t cut)
+static void run_streams(const struct model_request *req, const char *in, size_t len, size_t cut)
 {
     struct result whole, parts, slow;
     struct buf slow_in;
@@ -160,7 +161,7 @@ static void run_streams(const struct chat_request *req, const char *in, size_t l
     result_clear(&parts);
 }
 
-static void run_whole(const struct chat_request *req, const char *in, size_t len)
+static void run_whole(const struct model_request *req, const char *in, size_t len)
 {
     const struct provider_ops *ops = provider_ops_find("gigachat");
     struct token_usage usage = {-1, -1, -1};
@@ -202,7 +203,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *in = (const char *)data + 1;
     const char *text;
-    struct chat_request req;
+    struct model_request req;
 
     if (size == 0)
         return 0;
@@ -213,6 +214,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run_streams(&req, in, size - 1, (size_t)data[0] * 7 % size);
     run_whole(&req, in, size - 1);
     run_token(in, size - 1);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     return 0;
 }

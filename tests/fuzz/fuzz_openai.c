@@ -10,6 +10,7 @@
 
 #include "common/json.h"
 #include "common/log.h"
+#include "providers/chat_request.h"
 #include "providers/openai_flavor.h"
 #include "providers/provider.h"
 #include "tests/unit/meter_double.h"
@@ -85,7 +86,7 @@ static int feed(struct sse *sse, void *stream, const char *in, size_t len, struc
     return rc;
 }
 
-static void run_stream(const struct provider_config *p, const struct chat_request *req,
+static void run_stream(const struct provider_config *p, const struct model_request *req,
                        const char *in, size_t len, size_t cut, struct result *r)
 {
     struct token_usage usage = {-1, -1, -1};
@@ -154,7 +155,7 @@ static void assert_same(const struct result *a, const struct result *b)
     assert_same_bytes(&a->meter.text, &b->meter.text);
 }
 
-static void run_streams(const struct provider_config *p, const struct chat_request *req,
+static void run_streams(const struct provider_config *p, const struct model_request *req,
                         const char *in, size_t len, size_t cut)
 {
     struct result whole, parts, slow;
@@ -176,7 +177,7 @@ static void run_streams(const struct provider_config *p, const struct chat_reque
     result_clear(&parts);
 }
 
-static void run_whole(const struct provider_config *p, const struct chat_request *req,
+static void run_whole(const struct provider_config *p, const struct model_request *req,
                       const char *in, size_t len)
 {
     struct token_usage usage = {-1, -1, -1};
@@ -204,7 +205,7 @@ static void run_whole(const struct provider_config *p, const struct chat_request
 static void run_request(const struct provider_config *p, const char *in, size_t len)
 {
     struct upstream_request out;
-    struct chat_request req;
+    struct model_request req;
     struct error e = {0};
     struct buf ignored;
     int rc;
@@ -216,19 +217,19 @@ static void run_request(const struct provider_config *p, const char *in, size_t 
     rc = ops()->encode_chat(p, "up", &req, NULL, "id", &out, &ignored, &e);
     assert(rc == 0 || e.number == rc);
     if (rc == 0) {
-        struct chat_request again;
+        struct model_request again;
 
         assert(json_check(out.body.data, out.body.len, &JSON_LIMITS_DEFAULT, NULL, NULL) == 0);
         if (strcmp(p->flavor, "openai") == 0) {
             assert(chat_request_parse(out.body.data, out.body.len, &again, NULL) == 0);
             assert(strcmp(again.model, "up") == 0 && again.stream == req.stream);
             assert(!req.stream || again.include_usage);
-            chat_request_clear(&again);
+            model_request_clear(&again);
         }
     }
     upstream_request_clear(&out);
     buf_clear(&ignored);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -238,7 +239,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *in = (const char *)data + 2;
     char flavor[16];
     const char *text;
-    struct chat_request req;
+    struct model_request req;
 
     if (size < 2)
         return 0;
@@ -251,6 +252,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     run_streams(&p, &req, in, size - 2, (size_t)data[0] * 7 % (size - 1));
     run_whole(&p, &req, in, size - 2);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     return 0;
 }

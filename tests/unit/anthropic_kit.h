@@ -9,6 +9,7 @@
 
 #include "tests/unit/meter_double.h"
 
+#include "providers/chat_request.h"
 #include "providers/provider.h"
 #include "providers/sse.h"
 
@@ -63,7 +64,7 @@ static inline void kit_read(const char *name, struct buf *out)
     assert_non_null(buf_text(out));
 }
 
-static inline void kit_parse(const char *text, struct chat_request *req)
+static inline void kit_parse(const char *text, struct model_request *req)
 {
     struct error e = {0};
 
@@ -124,7 +125,7 @@ static inline bool kit_feed(struct sse *sse, void *stream, const char *in, size_
 }
 
 /* A whole stream, cut in two at `cut`. */
-static inline void kit_stream(const struct chat_request *req, const struct buf *in, size_t cut,
+static inline void kit_stream(const struct model_request *req, const struct buf *in, size_t cut,
                               struct kit_answer *a)
 {
     struct provider_config p = kit_provider();
@@ -145,26 +146,26 @@ static inline void kit_stream(const struct chat_request *req, const struct buf *
 
 static inline void kit_stream_file(const char *request, const char *name, struct kit_answer *a)
 {
-    struct chat_request req;
+    struct model_request req;
     struct buf in;
 
     kit_parse(request, &req);
     kit_read(name, &in);
     kit_stream(&req, &in, in.len, a);
     buf_clear(&in);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static inline void kit_whole(const char *request, const char *body, struct kit_answer *a)
 {
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
 
     kit_parse(request, &req);
     kit_answer_init(a);
     a->rc = kit_ops()->decode_chat(&p, &req, &kit_identity, body, strlen(body), &a->out,
                                    &a->meter.meter, &a->usage, &a->usage_final, &a->e);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static inline void kit_whole_file(const char *request, const char *name, struct kit_answer *a)

@@ -9,6 +9,7 @@
 
 #include "tests/unit/meter_double.h"
 
+#include "providers/chat_request.h"
 #include "providers/provider.h"
 #include "providers/sse.h"
 
@@ -64,7 +65,7 @@ static inline void kit_read(const char *name, struct buf *out)
     fclose(f);
 }
 
-static inline void kit_parse(const char *text, struct chat_request *req)
+static inline void kit_parse(const char *text, struct model_request *req)
 {
     struct error e = {0};
 
@@ -125,7 +126,7 @@ static inline bool kit_feed(struct sse *sse, void *stream, const char *in, size_
 }
 
 /* A whole stream, cut in two at `cut`. */
-static inline void kit_stream(const struct provider_config *p, const struct chat_request *req,
+static inline void kit_stream(const struct provider_config *p, const struct model_request *req,
                               const char *in, size_t len, size_t cut, struct kit_answer *a)
 {
     void *stream;
@@ -146,14 +147,14 @@ static inline void kit_stream(const struct provider_config *p, const struct chat
 static inline void kit_stream_file(const char *request, const char *name, struct kit_answer *a)
 {
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
     struct buf in;
 
     kit_parse(request, &req);
     kit_read(name, &in);
     kit_stream(&p, &req, in.data, in.len, in.len, a);
     buf_clear(&in);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 #define KIT_STREAM \

@@ -9,6 +9,7 @@
 
 #include "tests/unit/meter_double.h"
 
+#include "providers/chat_request.h"
 #include "providers/provider.h"
 #include "providers/sse.h"
 
@@ -66,7 +67,7 @@ static inline void kit_read(const char *name, struct buf *out)
     assert_non_null(buf_text(out));
 }
 
-static inline void kit_parse(const char *text, struct chat_request *req)
+static inline void kit_parse(const char *text, struct model_request *req)
 {
     struct error e = {0};
 
@@ -127,7 +128,7 @@ static inline bool kit_feed(struct sse *sse, void *stream, const char *in, size_
 }
 
 /* A whole stream, cut in two at `cut`. */
-static inline void kit_stream(const struct provider_config *p, const struct chat_request *req,
+static inline void kit_stream(const struct provider_config *p, const struct model_request *req,
                               const char *in, size_t len, size_t cut, struct kit_answer *a)
 {
     void *stream;
@@ -150,27 +151,27 @@ static inline void kit_stream_file(const char *flavor, const char *request, cons
                                    struct kit_answer *a)
 {
     struct provider_config p = kit_provider(flavor);
-    struct chat_request req;
+    struct model_request req;
     struct buf in;
 
     kit_parse(request, &req);
     kit_read(name, &in);
     kit_stream(&p, &req, in.data, in.len, in.len, a);
     buf_clear(&in);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static inline void kit_whole(const char *flavor, const char *request, const char *body,
                              struct kit_answer *a)
 {
     struct provider_config p = kit_provider(flavor);
-    struct chat_request req;
+    struct model_request req;
 
     kit_parse(request, &req);
     kit_answer_init(a);
     a->rc = kit_ops()->decode_chat(&p, &req, &kit_identity, body, strlen(body), &a->out,
                                    &a->meter.meter, &a->usage, &a->usage_final, &a->e);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 #define KIT_USER "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"

@@ -119,7 +119,7 @@ static const char *const stream_requests[] = {
 static void assert_same_at_any_cut(const char *request, const char *file)
 {
     struct kit_answer whole;
-    struct chat_request req;
+    struct model_request req;
     struct buf in;
 
     kit_parse(request, &req);
@@ -137,7 +137,7 @@ static void assert_same_at_any_cut(const char *request, const char *file)
         kit_answer_clear(&a);
     }
     kit_answer_clear(&whole);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     buf_clear(&in);
 }
 
@@ -473,7 +473,7 @@ static void given_failed_stream_when_fed_again_then_it_stays_failed(void **state
     const struct event bad = {.name = "", .data = "{", .len = 1};
     const struct event stop = {.name = "", .data = "{\"type\":\"message_stop\"}", .len = 23};
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
     struct kit_answer a;
     void *stream;
 
@@ -488,7 +488,7 @@ static void given_failed_stream_when_fed_again_then_it_stays_failed(void **state
     assert_int_equal(a.out.len, 0);
     kit_ops()->stream_free(stream);
     kit_answer_clear(&a);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 int main(void)

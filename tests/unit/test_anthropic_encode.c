@@ -40,7 +40,7 @@ struct encoded {
 static void encode_for(const char *model, const char *text, struct encoded *out)
 {
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
 
     memset(out, 0, sizeof(*out));
     kit_parse(text, &req);
@@ -48,7 +48,7 @@ static void encode_for(const char *model, const char *text, struct encoded *out)
     buf_init(&out->ignored, 1000);
     out->rc =
         kit_ops()->encode_chat(&p, model, &req, NULL, "req-1", &out->r, &out->ignored, &out->e);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void encoded_clear(struct encoded *x)
@@ -183,7 +183,7 @@ static void given_base_urls_when_encoded_then_the_version_is_there_once(void **s
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct provider_config p = kit_provider();
         struct upstream_request r;
-        struct chat_request req;
+        struct model_request req;
         struct error e = {0};
         struct buf names;
         char base[64];
@@ -197,7 +197,7 @@ static void given_base_urls_when_encoded_then_the_version_is_there_once(void **s
         assert_memory_equal(buf_text(&r.head), cases[i].line, strlen(cases[i].line));
         buf_clear(&names);
         upstream_request_clear(&r);
-        chat_request_clear(&req);
+        model_request_clear(&req);
     }
 }
 
@@ -206,7 +206,7 @@ static void given_key_that_no_header_can_hold_when_encoded_then_refused(void **s
     struct provider_config p = kit_provider();
     char key[] = "sk-ant\r\nx: y";
     struct upstream_request r;
-    struct chat_request req;
+    struct model_request req;
     struct error e = {0};
     struct buf names;
 
@@ -218,7 +218,7 @@ static void given_key_that_no_header_can_hold_when_encoded_then_refused(void **s
                      XR_EUPSTREAMAUTH);
     assert_null(strstr(e.message, "sk-ant"));
     upstream_request_clear(&r);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 /* ---- messages ---- */

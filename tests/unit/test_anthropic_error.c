@@ -128,7 +128,7 @@ static void given_error_event_when_decoded_then_the_same_meaning(void **state)
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct chat_request req;
+        struct model_request req;
         struct kit_answer a;
         struct buf in;
 
@@ -144,7 +144,7 @@ static void given_error_event_when_decoded_then_the_same_meaning(void **state)
         assert_int_equal(a.out.len, 0); /* another candidate may still answer */
         kit_answer_clear(&a);
         buf_clear(&in);
-        chat_request_clear(&req);
+        model_request_clear(&req);
     }
 }
 

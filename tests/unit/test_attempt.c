@@ -1,4 +1,5 @@
 /* One request to a provider, from the token to the last event, against a scripted provider. */
+#include "providers/chat_request.h"
 #include "tests/unit/engine_kit.h"
 #include "tests/unit/meter_double.h"
 
@@ -19,7 +20,7 @@ struct call {
     struct engine *g;
     struct attempt *a;
     char text[400]; /* borrowed by request */
-    struct chat_request request;
+    struct model_request request;
     struct meter_double meter;
     struct buf out, ignored;
     struct usage_event event;
@@ -98,7 +99,7 @@ static void begin(struct engine *g, struct call *c, const char *fields)
 static void end(struct call *c)
 {
     attempt_free(c->a);
-    chat_request_clear(&c->request);
+    model_request_clear(&c->request);
     buf_clear(&c->out);
     buf_clear(&c->ignored);
     meter_double_clear(&c->meter);

@@ -20,18 +20,18 @@
 
 static void assert_accepted(const char *text)
 {
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
     int rc = chat_request_parse(text, strlen(text), &r, &e);
 
     if (rc != 0)
         fail_msg("%s\nrefused at '%s': %s", text, e.param, e.message);
-    chat_request_clear(&r);
+    model_request_clear(&r);
 }
 
 static void assert_refused(const char *text, const char *param)
 {
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
     int rc = chat_request_parse(text, strlen(text), &r, &e);
 
@@ -45,7 +45,7 @@ static void assert_refused(const char *text, const char *param)
 
 static void assert_message(const char *text, const char *part)
 {
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
 
     assert_int_equal(chat_request_parse(text, strlen(text), &r, &e), XR_EINVALID);
@@ -59,7 +59,7 @@ static void given_full_request_when_parsed_then_fields_are_read(void **state)
         WITH("\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":5,"
              "\"max_completion_tokens\":7,\"stop\":[\"a\",\"b\"],\"tools\":[{\"type\":\"function\","
              "\"function\":{\"name\":\"f\"}}],\"x_unknown\":[1,{\"y\":null}]");
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
 
     assert_int_equal(chat_request_parse(text, sizeof(text) - 1, &r, &e), 0);
@@ -74,7 +74,7 @@ static void given_full_request_when_parsed_then_fields_are_read(void **state)
     assert_null(r.functions);
     assert_non_null(r.messages);
     assert_ptr_equal(r.text, text);
-    chat_request_clear(&r);
+    model_request_clear(&r);
 }
 
 static void given_nulls_and_empty_lists_when_parsed_then_as_if_absent(void **state)
@@ -83,7 +83,7 @@ static void given_nulls_and_empty_lists_when_parsed_then_as_if_absent(void **sta
         WITH("\"stream\":null,\"stream_options\":null,\"temperature\":null,\"stop\":null,"
              "\"max_tokens\":null,\"tools\":[],\"functions\":null,\"tool_choice\":\"auto\","
              "\"response_format\":null,\"logit_bias\":null,\"n\":null");
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
 
     assert_int_equal(chat_request_parse(text, sizeof(text) - 1, &r, &e), 0);
@@ -92,20 +92,20 @@ static void given_nulls_and_empty_lists_when_parsed_then_as_if_absent(void **sta
     assert_int_equal(r.max_tokens, 0);
     assert_int_equal(r.stop_count, 0);
     assert_null(r.tools);
-    chat_request_clear(&r);
+    model_request_clear(&r);
 }
 
 static void given_functions_when_parsed_then_legacy(void **state)
 {
     static const char text[] = WITH("\"functions\":[{\"name\":\"f\"}],\"function_call\":"
                                     "{\"name\":\"f\"}");
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
 
     assert_int_equal(chat_request_parse(text, sizeof(text) - 1, &r, &e), 0);
     assert_true(r.legacy_functions);
     assert_null(r.tools);
-    chat_request_clear(&r);
+    model_request_clear(&r);
 }
 
 static void given_broken_text_when_parsed_then_refused_with_place(void **state)
@@ -386,14 +386,14 @@ static void given_images_in_several_messages_when_parsed_then_counted(void **sta
     char text[1024];
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct chat_request r;
+        struct model_request r;
         struct error e = {0};
 
         snprintf(text, sizeof(text), MESSAGES(USER ",{\"role\":\"user\",\"content\":%s}"),
                  cases[i].content);
         assert_int_equal(chat_request_parse(text, strlen(text), &r, &e), 0);
         assert_int_equal(r.image_count, cases[i].images);
-        chat_request_clear(&r);
+        model_request_clear(&r);
     }
 }
 
@@ -401,7 +401,7 @@ static void given_longest_model_when_parsed_then_kept_and_one_more_refused(void 
 {
     char text[300];
     char name[CHAT_MODEL_BYTES + 1];
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
 
     memset(name, 'a', sizeof(name));
@@ -409,7 +409,7 @@ static void given_longest_model_when_parsed_then_kept_and_one_more_refused(void 
     snprintf(text, sizeof(text), "{\"model\":\"%s\",\"messages\":[" USER "]}", name);
     assert_int_equal(chat_request_parse(text, strlen(text), &r, &e), 0);
     assert_string_equal(r.model, name);
-    chat_request_clear(&r);
+    model_request_clear(&r);
     snprintf(text, sizeof(text), "{\"model\":\"%sa\",\"messages\":[" USER "]}", name);
     assert_refused(text, "model");
 }
@@ -421,13 +421,13 @@ static void given_no_model_when_parsed_then_its_name_is_empty(void **state)
                                         "{\"models\":[\"a\"],\"messages\":[" USER "]}"};
 
     for (size_t i = 0; i < 3; i++) {
-        struct chat_request r;
+        struct model_request r;
         struct error e = {0};
 
         assert_int_equal(chat_request_parse(texts[i], strlen(texts[i]), &r, &e), 0);
         assert_string_equal(r.model, "");
         assert_int_equal(cJSON_GetArraySize(r.wishes.models), i == 2);
-        chat_request_clear(&r);
+        model_request_clear(&r);
     }
 }
 
@@ -439,7 +439,7 @@ static void given_no_wishes_when_parsed_then_nothing_is_wished(void **state)
              "\"allow_fallbacks\":true,\"sort\":null,\"max_price\":{\"prompt\":null}}")};
 
     for (size_t i = 0; i < 3; i++) {
-        struct chat_request r;
+        struct model_request r;
         struct error e = {0};
 
         assert_int_equal(chat_request_parse(texts[i], strlen(texts[i]), &r, &e), 0);
@@ -453,7 +453,7 @@ static void given_no_wishes_when_parsed_then_nothing_is_wished(void **state)
         assert_int_equal(r.wishes.max_completion_nano, -1);
         assert_int_equal(r.wishes.max_request_nano, -1);
         assert_false(r.wants_json_schema);
-        chat_request_clear(&r);
+        model_request_clear(&r);
     }
 }
 
@@ -465,7 +465,7 @@ static void given_wishes_when_parsed_then_read(void **state)
              "\"sort\":\"throughput\",\"max_price\":{\"prompt\":9007199.254740993,"
              "\"completion\":\"0.1\",\"request\":0}},"
              "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}");
-    struct chat_request r;
+    struct model_request r;
     struct error e = {0};
 
     assert_int_equal(chat_request_parse(text, sizeof(text) - 1, &r, &e), 0);
@@ -480,7 +480,7 @@ static void given_wishes_when_parsed_then_read(void **state)
     assert_int_equal(r.wishes.max_completion_nano, 100000000);
     assert_int_equal(r.wishes.max_request_nano, 0);
     assert_true(r.wants_json_schema);
-    chat_request_clear(&r);
+    model_request_clear(&r);
 }
 
 int main(void)

@@ -155,7 +155,7 @@ static void given_wrong_bodies_when_parsed_then_as_a_chat_request(void **state)
     };
 
     for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
-        struct chat_request chat;
+        struct model_request chat;
         struct error e = {0};
 
         assert_int_equal(chat_request_parse(bodies[i], strlen(bodies[i]), &chat, &e), XR_EINVALID);

@@ -1,4 +1,5 @@
 /* Candidates tried in turn, against a provider played by the test. */
+#include "providers/chat_request.h"
 #include "tests/unit/engine_kit.h"
 #include "tests/unit/meter_double.h"
 
@@ -19,7 +20,7 @@ struct call {
     struct engine *g;
     struct dispatch *d;
     char text[200];
-    struct chat_request request;
+    struct model_request request;
     struct route route;
     struct meter_double meter;
     struct buf out, ignored;
@@ -102,7 +103,7 @@ static int begin_and_serve(struct engine *g, struct call *c, const char *model, 
 static void end(struct call *c)
 {
     dispatch_free(c->d);
-    chat_request_clear(&c->request);
+    model_request_clear(&c->request);
     buf_clear(&c->out);
     buf_clear(&c->ignored);
     meter_double_clear(&c->meter);

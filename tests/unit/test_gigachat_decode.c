@@ -116,7 +116,7 @@ static void given_each_stream_when_cut_at_any_byte_then_same_output(void **state
     struct provider_config p = kit_provider();
 
     for (size_t i = 0; i < STREAM_CASES; i++) {
-        struct chat_request req;
+        struct model_request req;
         struct buf in;
 
         kit_parse(KIT_STREAM, &req);
@@ -130,7 +130,7 @@ static void given_each_stream_when_cut_at_any_byte_then_same_output(void **state
             assert_int_equal(a.meter.counts, 0);
             kit_answer_clear(&a);
         }
-        chat_request_clear(&req);
+        model_request_clear(&req);
         buf_clear(&in);
     }
 }
@@ -141,7 +141,7 @@ static void given_each_stream_when_cut_at_any_byte_then_the_meter_gets_the_same_
 
     for (size_t i = 0; i < STREAM_CASES; i++) {
         struct kit_answer whole;
-        struct chat_request req;
+        struct model_request req;
         struct buf in;
 
         kit_parse(KIT_STREAM, &req);
@@ -155,7 +155,7 @@ static void given_each_stream_when_cut_at_any_byte_then_the_meter_gets_the_same_
             kit_answer_clear(&a);
         }
         kit_answer_clear(&whole);
-        chat_request_clear(&req);
+        model_request_clear(&req);
         buf_clear(&in);
     }
 }
@@ -184,7 +184,7 @@ static void given_each_stream_when_every_event_is_parsed_then_same_as_the_short_
     struct provider_config p = kit_provider();
 
     for (size_t i = 0; i < STREAM_CASES; i++) {
-        struct chat_request req;
+        struct model_request req;
         struct buf in, slow;
         struct kit_answer a, b;
 
@@ -202,7 +202,7 @@ static void given_each_stream_when_every_event_is_parsed_then_same_as_the_short_
         kit_answer_clear(&b);
         buf_clear(&in);
         buf_clear(&slow);
-        chat_request_clear(&req);
+        model_request_clear(&req);
     }
 }
 
@@ -312,7 +312,7 @@ static void given_text_that_the_client_never_sees_when_streamed_then_told_all_th
          "a", 0},
     };
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
 
     kit_parse(KIT_STREAM, &req);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -324,7 +324,7 @@ static void given_text_that_the_client_never_sees_when_streamed_then_told_all_th
         assert_int_equal(a.meter.counts, 0);
         kit_answer_clear(&a);
     }
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_usage_from_the_provider_when_asked_for_then_nobody_counts(void **state)
@@ -357,7 +357,7 @@ static void given_cached_tokens_excluded_when_decoded_then_added_to_input(void *
 {
     struct provider_config p = kit_provider();
     static char excluded[] = "excluded";
-    struct chat_request req;
+    struct model_request req;
     struct kit_answer a;
     struct buf in;
 
@@ -369,7 +369,7 @@ static void given_cached_tokens_excluded_when_decoded_then_added_to_input(void *
     assert_int_equal(a.usage.cached, 2);
     kit_answer_clear(&a);
     buf_clear(&in);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_legacy_functions_when_call_is_streamed_then_answered_in_kind(void **state)
@@ -429,7 +429,7 @@ static void given_stream_error_with_status_when_decoded_then_mapped(void **state
         {"", XR_EUPSTREAM},
     };
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
 
     kit_parse(KIT_STREAM, &req);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -440,7 +440,7 @@ static void given_stream_error_with_status_when_decoded_then_mapped(void **state
         assert_int_equal(a.out.len, 0);
         kit_answer_clear(&a);
     }
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_broken_calls_when_streamed_then_never_handed_out(void **state)
@@ -459,7 +459,7 @@ static void given_broken_calls_when_streamed_then_never_handed_out(void **state)
         "data: {\"choices\":[{\"delta\":{\"function_call\":{\"name\":\"g\"}}}]}\n\n",
     };
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
 
     kit_parse(KIT_STREAM, &req);
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
@@ -472,14 +472,14 @@ static void given_broken_calls_when_streamed_then_never_handed_out(void **state)
         assert_null(strstr(buf_text(&a.out), "[DONE]"));
         kit_answer_clear(&a);
     }
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_failed_stream_when_fed_further_then_fails_still(void **state)
 {
     struct provider_config p = kit_provider();
     struct token_usage usage = {-1, -1, -1};
-    struct chat_request req;
+    struct model_request req;
     struct error e = {0};
     struct buf out;
     struct event bad = {"", "{\"status\":500,\"message\":\"x\"}", 28};
@@ -499,7 +499,7 @@ static void given_failed_stream_when_fed_further_then_fails_still(void **state)
     assert_int_equal(out.len, 0);
     kit_ops()->stream_free(s);
     kit_ops()->stream_free(NULL);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     buf_clear(&out);
     meter_double_clear(&meter);
 }
@@ -509,13 +509,13 @@ static void given_failed_stream_when_fed_further_then_fails_still(void **state)
 static void decode_text(const char *request, const char *body, size_t len, struct kit_answer *a)
 {
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
 
     kit_answer_init(a);
     kit_parse(request, &req);
     a->rc = kit_ops()->decode_chat(&p, &req, &kit_identity, body, len, &a->out, &a->meter.meter,
                                    &a->usage, &a->usage_final, &a->e);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void decode_file(const char *request, const char *name, struct kit_answer *a)
@@ -878,7 +878,7 @@ static void given_tool_loop_when_driven_through_then_each_side_sees_its_own_form
         "\"{\\\"result\\\":\\\"7 degrees, rain\\\"}\",\"name\":\"get_weather\"}],\"functions\":[";
     struct provider_config p = kit_provider();
     struct upstream_request r;
-    struct chat_request req;
+    struct model_request req;
     struct kit_answer a;
     struct error e = {0};
     struct buf text, ignored;
@@ -906,7 +906,7 @@ static void given_tool_loop_when_driven_through_then_each_side_sees_its_own_form
     assert_null(strstr(buf_text(&r.body), "state_id"));
     assert_null(strstr(buf_text(&r.body), UUID));
     upstream_request_clear(&r);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     buf_clear(&text);
     kit_answer_clear(&a);
 }

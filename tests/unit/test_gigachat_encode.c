@@ -34,7 +34,7 @@ struct encoded {
 static void encode(const char *text, struct encoded *out)
 {
     struct provider_config p = kit_provider();
-    struct chat_request req;
+    struct model_request req;
 
     memset(out, 0, sizeof(*out));
     kit_parse(text, &req);
@@ -42,7 +42,7 @@ static void encode(const char *text, struct encoded *out)
     buf_init(&out->ignored, 1000);
     out->rc =
         kit_ops()->encode_chat(&p, "Up", &req, "tok", "req-1", &out->r, &out->ignored, &out->e);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void encoded_clear(struct encoded *x)
@@ -162,7 +162,7 @@ static void given_base_urls_when_encoded_then_version_is_there_once(void **state
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct provider_config p = kit_provider();
         struct upstream_request r;
-        struct chat_request req;
+        struct model_request req;
         struct buf ignored;
         struct error e = {0};
         char url[64];
@@ -176,7 +176,7 @@ static void given_base_urls_when_encoded_then_version_is_there_once(void **state
                          0);
         assert_memory_equal(r.head.data, cases[i][1], strlen(cases[i][1]));
         upstream_request_clear(&r);
-        chat_request_clear(&req);
+        model_request_clear(&req);
     }
 }
 
@@ -562,7 +562,7 @@ static struct session session_of(uint64_t key_id, const char *upstream_model, co
     static const char name[] = "\r\nX-Session-ID: ";
     struct session session = {""};
     struct upstream_request r;
-    struct chat_request req;
+    struct model_request req;
     struct buf ignored;
     struct error e = {0};
     const char *found;
@@ -579,7 +579,7 @@ static struct session session_of(uint64_t key_id, const char *upstream_model, co
         snprintf(session.id, sizeof(session.id), "%.36s", found + strlen(name));
     }
     upstream_request_clear(&r);
-    chat_request_clear(&req);
+    model_request_clear(&req);
     return session;
 }
 
@@ -631,7 +631,7 @@ static void given_certificate_when_encoded_then_no_authorization(void **state)
     struct provider_config p = kit_provider();
     char kind[] = "certificate", empty[] = "";
     struct upstream_request r;
-    struct chat_request req;
+    struct model_request req;
     struct buf ignored;
     struct error e = {0};
 
@@ -644,7 +644,7 @@ static void given_certificate_when_encoded_then_no_authorization(void **state)
     assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, NULL, "req-1", &r, &ignored, &e), 0);
     assert_null(strstr(buf_text(&r.head), "Authorization"));
     upstream_request_clear(&r);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_ready_token_when_encoded_then_sent_as_it_is(void **state)
@@ -652,7 +652,7 @@ static void given_ready_token_when_encoded_then_sent_as_it_is(void **state)
     struct provider_config p = kit_provider();
     char kind[] = "token", token[] = "eyJ.ready";
     struct upstream_request r;
-    struct chat_request req;
+    struct model_request req;
     struct buf ignored;
     struct error e = {0};
 
@@ -665,14 +665,14 @@ static void given_ready_token_when_encoded_then_sent_as_it_is(void **state)
     assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, NULL, "req-1", &r, &ignored, &e), 0);
     assert_non_null(strstr(buf_text(&r.head), "\r\nAuthorization: Bearer eyJ.ready\r\n"));
     upstream_request_clear(&r);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_line_breaks_in_header_values_when_encoded_then_refused(void **state)
 {
     struct provider_config p = kit_provider();
     struct upstream_request r;
-    struct chat_request req;
+    struct model_request req;
     struct buf ignored;
     struct error e = {0};
 
@@ -684,7 +684,7 @@ static void given_line_breaks_in_header_values_when_encoded_then_refused(void **
         XR_EUPSTREAMAUTH);
     assert_null(strstr(e.message, "s3cr3t"));
     upstream_request_clear(&r);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_model_with_quotes_when_encoded_then_escaped(void **state)

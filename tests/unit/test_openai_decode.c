@@ -103,7 +103,7 @@ static void given_each_stream_when_cut_at_any_byte_then_same_output(void **state
 {
     for (size_t i = 0; i < STREAM_CASES; i++) {
         struct provider_config p = kit_provider(stream_cases[i].flavor);
-        struct chat_request req;
+        struct model_request req;
         struct buf in, expected;
 
         kit_parse(KIT_STREAM_USAGE, &req);
@@ -118,7 +118,7 @@ static void given_each_stream_when_cut_at_any_byte_then_same_output(void **state
             assert_string_equal(told(&a), stream_cases[i].told);
             kit_answer_clear(&a);
         }
-        chat_request_clear(&req);
+        model_request_clear(&req);
         buf_clear(&in);
         buf_clear(&expected);
     }
@@ -162,7 +162,7 @@ static void given_each_stream_when_every_chunk_is_parsed_then_same_as_the_short_
 {
     for (size_t i = 0; i < STREAM_CASES; i++) {
         struct provider_config p = kit_provider(stream_cases[i].flavor);
-        struct chat_request req;
+        struct model_request req;
         struct buf in, slow, gathered;
         struct kit_answer a, b;
 
@@ -183,7 +183,7 @@ static void given_each_stream_when_every_chunk_is_parsed_then_same_as_the_short_
         buf_clear(&in);
         buf_clear(&slow);
         buf_clear(&gathered);
-        chat_request_clear(&req);
+        model_request_clear(&req);
     }
 }
 
@@ -206,7 +206,7 @@ struct short_case {
 static void check_short(const struct short_case *c)
 {
     struct provider_config p = kit_provider("openai");
-    struct chat_request req;
+    struct model_request req;
     struct kit_answer a;
 
     kit_parse(KIT_STREAM, &req);
@@ -217,7 +217,7 @@ static void check_short(const struct short_case *c)
     assert_memory_equal(a.out.data, c->out, a.out.len);
     assert_string_equal(told(&a), c->told);
     kit_answer_clear(&a);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 /* What looks like the chunk before, but is another. */
@@ -309,7 +309,7 @@ given_stream_of_two_choices_when_it_ends_without_done_then_both_must_have_finish
     static const char whole[] =
         STOP "data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n";
     struct provider_config p = kit_provider("openai");
-    struct chat_request req;
+    struct model_request req;
     struct kit_answer a;
 
     kit_parse("{\"model\":\"m\",\"stream\":true,\"n\":2," KIT_USER "}", &req);
@@ -319,7 +319,7 @@ given_stream_of_two_choices_when_it_ends_without_done_then_both_must_have_finish
     kit_stream(&p, &req, whole, strlen(whole), 0, &a);
     assert_int_equal(a.rc, 0);
     kit_answer_clear(&a);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void given_running_usage_when_the_client_asked_for_it_then_it_stays(void **state)
@@ -340,7 +340,7 @@ static void given_cached_tokens_excluded_when_usage_is_read_then_added(void **st
 {
     static char excluded[] = "excluded";
     struct provider_config p = kit_provider("openai");
-    struct chat_request req;
+    struct model_request req;
     struct kit_answer a;
     struct buf in;
 
@@ -352,7 +352,7 @@ static void given_cached_tokens_excluded_when_usage_is_read_then_added(void **st
     assert_int_equal(a.usage.cached, 4);
     kit_answer_clear(&a);
     buf_clear(&in);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 /* Replaces each `from` by `to`. */
@@ -513,7 +513,7 @@ static void given_no_room_for_a_chunk_when_decoded_then_error(void **state)
     struct meter_double meter;
     struct token_usage usage = {-1, -1, -1};
     struct event ev = {"", "{\"choices\":[{\"delta\":{\"content\":\"abc\"}}]}", 0};
-    struct chat_request req;
+    struct model_request req;
     struct error e = {0};
     struct buf out;
     bool final;
@@ -531,7 +531,7 @@ static void given_no_room_for_a_chunk_when_decoded_then_error(void **state)
     kit_ops()->stream_free(NULL);
     buf_clear(&out);
     meter_double_clear(&meter);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 int main(void)

@@ -30,7 +30,7 @@ struct encoded {
 static void encode_for(const struct provider_config *p, const char *model, const char *text,
                        struct encoded *out)
 {
-    struct chat_request req;
+    struct model_request req;
 
     memset(out, 0, sizeof(*out));
     kit_parse(text, &req);
@@ -38,7 +38,7 @@ static void encode_for(const struct provider_config *p, const char *model, const
     buf_init(&out->ignored, 1000);
     out->rc =
         kit_ops()->encode_chat(p, model, &req, NULL, "req-1", &out->r, &out->ignored, &out->e);
-    chat_request_clear(&req);
+    model_request_clear(&req);
 }
 
 static void encoded_clear(struct encoded *e)

@@ -4,6 +4,7 @@
 #include "tests/unit/meter_double.h"
 
 #include "common/container.h"
+#include "providers/chat_request.h"
 #include "gateway/relay.h"
 
 struct flow {
@@ -11,7 +12,7 @@ struct flow {
     struct http_request request;
     struct relay relay;
     unsigned starts;
-    struct chat_request parsed;
+    struct model_request parsed;
     char text[200];
     struct route route;
     struct meter_double meter;
@@ -49,7 +50,7 @@ static int relay_teardown(void **state)
     relay_clear(&w->relay);
     buf_clear(&w->ignored);
     meter_double_clear(&w->meter);
-    chat_request_clear(&w->parsed);
+    model_request_clear(&w->parsed);
     assert_int_equal(engine_teardown((void **)&w->g), 0);
     free(w);
     return 0;

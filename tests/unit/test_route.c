@@ -1,4 +1,5 @@
 #include <setjmp.h>
+#include "providers/chat_request.h"
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -212,7 +213,7 @@ static const char three[] =
 
 struct made {
     struct config *config;
-    struct chat_request request;
+    struct model_request request;
     struct route route;
     struct error e;
     char text[512];
@@ -260,7 +261,7 @@ static int make(struct made *m, const char *fields)
              fields);
     assert_int_equal(chat_request_parse(m->text, strlen(m->text), &m->request, &m->e), 0);
     rc = route_make(&setup, &m->route, &m->e);
-    chat_request_clear(&m->request);
+    model_request_clear(&m->request);
     return rc;
 }
 

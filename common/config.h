@@ -102,6 +102,7 @@
 
 #define MODEL_OPTIONS(X) \
   X(TEXT,    id,                       "id",                       NULL,              1,       95,           yes, "",         "public name") \
+  X(TEXT,    kind,                     "kind",                     "chat",            0,       0,           yes, "chat|embeddings", "what it makes: answers to chats, or vectors") \
   X(U32,     context_tokens,           "context_tokens",           "131072",          1,       100000000,   yes, "tokens",   "context length") \
   X(U32,     max_output_tokens,        "max_output_tokens",        "8192",            1,       10000000,    yes, "tokens",   "longest answer") \
   X(TEXT,    tokenizer,                "tokenizer",                "calibrated",      0,       0,           yes, "o200k_base|cl100k_base|calibrated|chars3", "how prompts are counted before the provider counts") \

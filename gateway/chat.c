@@ -1,5 +1,6 @@
 #include "gateway/chat.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,9 +14,11 @@
 #include "gateway/replay.h"
 #include "gateway/server_timing.h"
 #include "providers/chat_request.h"
+#include "providers/completion_request.h"
+#include "providers/embeddings_request.h"
 #include "gateway/routing.h"
 
-#define ANSWER_MAX (32 * 1024 * 1024) /* a plain answer, re-encoded */
+#define ANSWER_MAX (64 * 1024 * 1024) /* a plain answer, re-encoded; vectors are large */
 #define IGNORED_MAX 512
 
 struct chat {
@@ -498,9 +501,11 @@ static void discard(struct chat *chat)
     free(chat);
 }
 
+typedef int (*parse_fn)(const char *text, size_t len, struct model_request *out, struct error *e);
+
 /* Parsed, routed and the only one of its Idempotency-Key; NULL: the request is answered, or will be
  * with what is stored for its key. */
-static struct chat *chat_new(struct worker *w, struct http_request *request)
+static struct chat *chat_new(struct worker *w, struct http_request *request, parse_fn parse)
 {
     struct chat *chat = calloc(1, sizeof(*chat));
     struct error e = {0};
@@ -514,7 +519,7 @@ static struct chat *chat_new(struct worker *w, struct http_request *request)
     chat->worker = w;
     chat->request = request;
     chat->taken_us = clock_monotonic_us();
-    rc = chat_request_parse(request->body.data, request->body.len, &chat->parsed, &e);
+    rc = parse(request->body.data, request->body.len, &chat->parsed, &e);
     if (rc == 0)
         rc = routing_make(w, request, &chat->parsed, &chat->route, &e);
     if (rc == 0)
@@ -530,20 +535,17 @@ static struct chat *chat_new(struct worker *w, struct http_request *request)
     return NULL;
 }
 
-void chat_handle(void *arg, struct http_request *request)
+static void handle(struct worker *w, struct http_request *request, parse_fn parse)
 {
-    struct worker *w = arg;
-    struct chat *chat;
+    struct chat *chat = chat_new(w, request, parse);
     const char *model;
 
-    if (explain_take(w, request))
-        return;
-    chat = chat_new(w, request);
     if (chat == NULL)
         return;
     model = chat->parsed.model[0] != '\0' ? chat->parsed.model : chat->route.model->id;
-    memcpy(chat->id, "chatcmpl-", sizeof("chatcmpl-"));
-    memcpy(chat->id + sizeof("chatcmpl-") - 1, request->id_text + 4, USAGE_ID_TEXT_BYTES);
+    snprintf(chat->id, sizeof(chat->id), "%s%s",
+             chat->parsed.operation == OPERATION_COMPLETION ? "cmpl-" : "chatcmpl-",
+             request->id_text + 4);
     chat->identity = (struct answer_identity){
         .id = chat->id, .model = model, .created_at = clock_now_at_ms() / 1000};
     chat->parsed.key_id = request->key.id;
@@ -553,6 +555,22 @@ void chat_handle(void *arg, struct http_request *request)
     chat->metering.on_counted = on_counted;
     adopt(chat);
     count_prompt(chat);
+}
+
+void chat_handle(void *arg, struct http_request *request)
+{
+    if (!explain_take(arg, request))
+        handle(arg, request, chat_request_parse);
+}
+
+void chat_handle_completion(void *arg, struct http_request *request)
+{
+    handle(arg, request, completion_request_parse);
+}
+
+void chat_handle_embeddings(void *arg, struct http_request *request)
+{
+    handle(arg, request, embeddings_request_parse);
 }
 
 /* Whether there is something to cut: a complete answer only waits for the end of its framing. */

@@ -9,6 +9,8 @@
 /* method  path                    key    public handler */
 const struct endpoint ENDPOINTS[] = {
     {"POST", "/v1/chat/completions", true, true, chat_handle},
+    {"POST", "/v1/completions", true, true, chat_handle_completion},
+    {"POST", "/v1/embeddings", true, true, chat_handle_embeddings},
     {"POST", "/v1/tokens/count", true, true, token_count_handle},
     {"GET", "/v1/models", true, true, models_handle_list},
     {"GET", "/v1/models/", true, true, models_handle_one},

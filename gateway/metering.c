@@ -31,6 +31,8 @@ static int begin_count(struct metering *m)
 {
     const struct model_request *r = m->request;
 
+    if (r->operation == OPERATION_EMBEDDINGS)
+        return prompt_tokens_new_text(m->model, r->input, &m->job.count);
     return prompt_tokens_new(m->model, r->messages, r->tools != NULL ? r->tools : r->functions,
                              &m->job.count);
 }
@@ -103,6 +105,13 @@ void metering_init(struct metering *m, struct worker *w, const struct model_conf
                                       .at_least = 0},
                            .job = {.on_counted = on_job_counted}};
     answer_tokens_init(&m->answer, model);
+    if (request->input_tokens > 0) { /* the client has counted */
+        m->prompt = (struct token_estimate){.method = TOKENS_EXACT,
+                                            .tokens = request->input_tokens,
+                                            .at_most = request->input_tokens,
+                                            .at_least = request->input_tokens};
+        m->is_counted = true;
+    }
 }
 
 void metering_use_model(struct metering *m, const struct model_config *model)
@@ -114,7 +123,7 @@ void metering_use_model(struct metering *m, const struct model_config *model)
     m->model = model;
     answer_tokens_clear(&m->answer);
     answer_tokens_init(&m->answer, model);
-    if (is_same)
+    if (is_same || m->request->input_tokens > 0)
         return;
     if (m->request->len <= METERING_LATE_BYTES)
         m->is_counted = false; /* the estimate stands until somebody has to know */
@@ -133,9 +142,12 @@ void metering_clear(struct metering *m)
 /* Whether a prompt of that size could be too long for a candidate. */
 static bool may_exceed_context(const struct metering *m, const struct route *route)
 {
-    int64_t bound = prompt_tokens_bound(m->model, metering_ratio(m->worker, m->model),
-                                        m->request->len, m->request->image_count);
-    int64_t most;
+    int64_t bound, most;
+
+    if (m->request->operation == OPERATION_EMBEDDINGS)
+        return false; /* the context is of each text, and the provider knows how it is cut */
+    bound = prompt_tokens_bound(m->model, metering_ratio(m->worker, m->model), m->request->len,
+                                m->request->image_count);
 
     return __builtin_add_overflow(bound, m->request->max_tokens, &most) ||
            most > (int64_t)route_shortest_context(route);
@@ -145,6 +157,8 @@ int metering_start(struct metering *m, const struct route *route, bool is_limite
 {
     int rc;
 
+    if (m->is_counted)
+        return 0;
     if (!is_limited && m->request->len <= METERING_LATE_BYTES && !may_exceed_context(m, route))
         return 0;
     rc = begin_count(m);
@@ -167,6 +181,8 @@ int64_t metering_least(const struct metering *m)
 {
     int64_t sum;
 
+    if (m->request->operation == OPERATION_EMBEDDINGS)
+        return 0; /* as may_exceed_context() */
     return __builtin_add_overflow(m->prompt.at_least, m->request->max_tokens, &sum) ? INT64_MAX
                                                                                     : sum;
 }
@@ -184,8 +200,11 @@ static int64_t cost_at_most_nano(struct metering *m, const struct route_candidat
     int64_t input = metering_prompt_at_most(m);
     int64_t cached = price->cached_input_nano > price->input_nano ? input : 0;
 
-    return money_cost_nano(price, input, cached,
-                           asked > 0 ? asked : candidate->model->max_output_tokens);
+    int64_t output = asked > 0 ? asked : candidate->model->max_output_tokens;
+
+    if (m->request->operation == OPERATION_EMBEDDINGS)
+        output = 0;
+    return money_cost_nano(price, input, cached, output);
 }
 
 int64_t metering_cost_at_most_nano(struct metering *m, const struct route *route)

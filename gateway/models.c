@@ -16,9 +16,16 @@ static const struct provider_config *provider_at(const struct config *config,
     return &config->providers[m->candidates[candidate].provider_index];
 }
 
+static bool is_of_embeddings(const struct model_config *m)
+{
+    return strcmp(m->kind, "embeddings") == 0;
+}
+
 static bool is_supported(const struct config *config, const struct model_config *m,
                          const char *parameter)
 {
+    if (is_of_embeddings(m))
+        return false; /* they are a chat's */
     for (size_t i = 0; i < m->candidate_count; i++)
         if (candidate_supports(provider_at(config, m, i), &m->candidates[i], parameter))
             return true;
@@ -27,6 +34,8 @@ static bool is_supported(const struct config *config, const struct model_config 
 
 static bool takes_images(const struct config *config, const struct model_config *m)
 {
+    if (is_of_embeddings(m))
+        return false;
     for (size_t i = 0; i < m->candidate_count; i++)
         if (candidate_takes_images(provider_at(config, m, i), &m->candidates[i]))
             return true;
@@ -80,7 +89,8 @@ static void put_architecture(struct buf *out, const struct config *config,
     json_put_key(out, "architecture");
     buf_str(out, takes_images(config, m) ? "{\"input_modalities\":[\"text\",\"image\"]"
                                          : "{\"input_modalities\":[\"text\"]");
-    buf_str(out, ",\"output_modalities\":[\"text\"]");
+    buf_str(out, is_of_embeddings(m) ? ",\"output_modalities\":[\"embeddings\"]"
+                                     : ",\"output_modalities\":[\"text\"]");
     json_put_field_text(out, "tokenizer", m->tokenizer);
     buf_byte(out, '}');
 }

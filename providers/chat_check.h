@@ -64,6 +64,12 @@ bool chat_is_given(const cJSON *value); /* neither absent nor null */
 /* What functions are called: 1 to 64 of letters, digits, '_', '-' and '.'. A chat_check_fn. */
 int chat_check_function_name(const cJSON *value, const struct place *at, struct error *e);
 
+/* What any request of a model says about its route (chat_wish_fields.c): `model`, an element of
+ * `models`, `provider`. chat_check_fns. */
+int chat_check_model(const cJSON *value, const struct place *at, struct error *e);
+int chat_check_further_model(const cJSON *value, const struct place *at, struct error *e);
+int chat_check_provider(const cJSON *value, const struct place *at, struct error *e);
+
 /* The request's own fields (chat_fields.c) and its history (chat_messages.c). */
 int chat_check_fields(const cJSON *root, struct error *e);
 int chat_check_message(const cJSON *message, const struct place *at, struct error *e);

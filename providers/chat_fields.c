@@ -7,21 +7,6 @@
 #define INTEGER_MAX 9223372036854775807.0
 #define TOKENS_MAX 2147483647.0
 
-static int check_model(const cJSON *value, const struct place *at, struct error *e)
-{
-    const char *text = value->valuestring;
-
-    for (const char *c = text; *c != '\0'; c++) {
-        unsigned char byte = (unsigned char)*c;
-
-        /* C2 80 to C2 9F are the control characters beyond ASCII. */
-        if (byte < 0x20 || byte == 0x7f || (byte == 0xc2 && (unsigned char)c[1] < 0xa0))
-            return chat_refuse(e, at, "'%s': expected a name without control characters.",
-                               at->name != NULL ? at->name : "models");
-    }
-    return 0;
-}
-
 static int check_stop_text(const cJSON *value, const struct place *at, struct error *e)
 {
     static const struct chat_rule rule = {
@@ -197,62 +182,11 @@ static int check_function_call(const cJSON *value, const struct place *at, struc
     return check_named(value, at, e);
 }
 
-static int check_further_model(const cJSON *value, const struct place *at, struct error *e)
-{
-    static const struct chat_rule rule = {.kind = CHAT_TEXT,
-                                          .required = true,
-                                          .min = 1,
-                                          .max = CHAT_MODEL_BYTES - 1,
-                                          .check = check_model};
-
-    return chat_check_value(&rule, value, at, e);
-}
-
-static int check_provider_name(const cJSON *value, const struct place *at, struct error *e)
-{
-    static const struct chat_rule rule = {.kind = CHAT_TEXT, .required = true, .min = 1};
-
-    return chat_check_value(&rule, value, at, e);
-}
-
-static int check_price(const cJSON *value, const struct place *at, struct error *e)
-{
-    if (cJSON_IsNumber(value) || cJSON_IsString(value))
-        return 0; /* which number is read from the text */
-    return chat_expected(e, at, "a number or a string with one", value);
-}
-
-static int check_max_price(const cJSON *value, const struct place *at, struct error *e)
-{
-    static const struct chat_rule rules[] = {
-        {.name = "prompt", .kind = CHAT_ANY, .check = check_price},
-        {.name = "completion", .kind = CHAT_ANY, .check = check_price},
-        {.name = "request", .kind = CHAT_ANY, .check = check_price},
-    };
-
-    return chat_check_members(CHAT_RULES(rules), value, at, e);
-}
-
-static int check_provider(const cJSON *value, const struct place *at, struct error *e)
-{
-    static const struct chat_rule rules[] = {
-        {"order", CHAT_ARRAY, false, 0, CHAT_PROVIDERS_MAX, NULL, check_provider_name},
-        {"only", CHAT_ARRAY, false, 0, CHAT_PROVIDERS_MAX, NULL, check_provider_name},
-        {"ignore", CHAT_ARRAY, false, 0, CHAT_PROVIDERS_MAX, NULL, check_provider_name},
-        {.name = "allow_fallbacks", .kind = CHAT_BOOL},
-        {.name = "require_parameters", .kind = CHAT_BOOL},
-        {.name = "sort", .kind = CHAT_WORD, .words = "price|throughput|latency"},
-        {.name = "max_price", .kind = CHAT_OBJECT, .check = check_max_price},
-    };
-
-    return chat_check_members(CHAT_RULES(rules), value, at, e);
-}
-
 /* clang-format off */
 static const struct chat_rule field_rules[] = {
-    {"model",                  CHAT_TEXT,    false, 1, CHAT_MODEL_BYTES - 1, NULL, check_model},
-    {"models",                 CHAT_ARRAY,   false, 0, CHAT_MODELS_MAX, NULL, check_further_model},
-    {"provider",               CHAT_OBJECT,  false, 0, 0,           NULL, check_provider},
+    {"model",                  CHAT_TEXT,    false, 1, CHAT_MODEL_BYTES - 1, NULL, chat_check_model},
+    {"models",                 CHAT_ARRAY,   false, 0, CHAT_MODELS_MAX, NULL, chat_check_further_model},
+    {"provider",               CHAT_OBJECT,  false, 0, 0,           NULL, chat_check_provider},
     {"messages",               CHAT_ARRAY,   true,  1, 0,           NULL, chat_check_message},
     {"stream",                 CHAT_BOOL,    false, 0, 0,           NULL, NULL},
     {"stream_options",         CHAT_OBJECT,  false, 0, 0,           NULL, check_stream_options},

@@ -1,26 +1,9 @@
 #include "providers/chat_request.h"
 
-#include <errno.h>
 #include <string.h>
 
 #include "common/json.h"
 #include "providers/chat_check.h"
-
-static int parse_text(const char *text, size_t len, cJSON **root, struct error *e)
-{
-    size_t offset = 0;
-    const char *why = "";
-    int rc = json_check(text, len, &JSON_LIMITS_DEFAULT, &offset, &why);
-
-    if (rc == -E2BIG)
-        return error_set(e, XR_EINVALID, NULL, "The body is too complex: %s at byte %zu.", why,
-                         offset);
-    if (rc < 0)
-        return error_set(e, XR_EINVALID, NULL, "The body is not valid JSON: %s at byte %zu.", why,
-                         offset);
-    *root = cJSON_ParseWithLength(text, len); /* after the check only memory can be missing */
-    return *root == NULL ? error_set(e, -ENOMEM, NULL, NULL) : 0;
-}
 
 /* NULL unless it is there with something in it: an empty list offers what an absent one does. */
 static const cJSON *get_filled(const cJSON *root, const char *name)
@@ -75,14 +58,6 @@ static void count_images(struct model_request *r)
     }
 }
 
-static void read_model(struct model_request *r)
-{
-    const char *model = json_string(r->root, "model");
-
-    if (model != NULL)
-        memcpy(r->model, model, strlen(model) + 1); /* the check has bounded it */
-}
-
 static bool wants_json_schema(const cJSON *root)
 {
     const char *type = json_string(json_get(root, "response_format"), "type");
@@ -95,22 +70,18 @@ int chat_request_parse(const char *text, size_t len, struct model_request *out, 
     static const struct place messages = {.name = "messages"};
     int rc;
 
-    memset(out, 0, sizeof(*out));
-    rc = parse_text(text, len, &out->root, e);
+    rc = model_request_open(out, text, len, e);
     if (rc < 0)
         return rc;
     rc = chat_check_fields(out->root, e);
     if (rc == 0)
         rc = chat_check_calls(json_get(out->root, "messages"), &messages, e);
     if (rc == 0)
-        rc = chat_wishes_read(out->root, text, len, &out->wishes, e);
+        rc = model_request_read_route(out, e);
     if (rc < 0) {
         model_request_clear(out);
         return rc;
     }
-    out->text = text;
-    out->len = len;
-    read_model(out);
     out->stream = is_true(out->root, "stream");
     out->include_usage =
         out->stream && is_true(json_get(out->root, "stream_options"), "include_usage");

@@ -1,6 +1,7 @@
 #include "providers/gigachat.h"
 
 #include "providers/api_head.h"
+#include "providers/embeddings.h"
 
 static int encode_chat(const struct provider_config *p, const char *upstream_model,
                        const struct model_request *req, const char *token, const char *request_id,
@@ -26,6 +27,25 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
     return api_head_end(out, e);
 }
 
+static int encode_embeddings(const struct provider_config *p, const char *upstream_model,
+                             const struct model_request *req, const char *token,
+                             const char *request_id, struct upstream_request *out,
+                             struct buf *ignored, struct error *e)
+{
+    struct buf *head = &out->head;
+    int rc = gigachat_encode_embeddings(upstream_model, req, &out->body, ignored, e);
+
+    if (rc == 0)
+        rc = gigachat_head_begin(head, p->base_url, "/embeddings", e);
+    if (rc < 0)
+        return rc;
+    gigachat_put_authorization(head, p, token);
+    http1_put_header(head, "Content-Type", "application/json");
+    http1_put_header(head, "Accept", "application/json");
+    http1_put_header(head, "X-Request-ID", request_id);
+    return api_head_end(out, e);
+}
+
 const struct provider_ops gigachat_ops = {
     .name = "gigachat",
     .framing = FRAMING_SSE,
@@ -39,5 +59,7 @@ const struct provider_ops gigachat_ops = {
     .decode_event = gigachat_decode_event,
     .decode_end = gigachat_decode_end,
     .decode_chat = gigachat_decode_chat,
+    .encode_embeddings = encode_embeddings,
+    .decode_embeddings = embeddings_decode,
     .map_error = gigachat_map_error,
 };

@@ -44,6 +44,11 @@ int gigachat_put_session(const char *upstream_model, const struct model_request 
 int gigachat_encode_body(const char *upstream_model, const struct model_request *req,
                          struct buf *out, struct buf *ignored, struct error *e);
 
+/* gigachat_embeddings.c: the JSON body of an embeddings call: model and input. GigaChat takes texts
+ * alone, and its vectors have one length. Returns as gigachat_encode_body(). */
+int gigachat_encode_embeddings(const char *upstream_model, const struct model_request *req,
+                               struct buf *out, struct buf *ignored, struct error *e);
+
 /* gigachat_parameters.c: the provider_ops' supports. */
 bool gigachat_supports(const struct provider_config *p, const char *parameter);
 

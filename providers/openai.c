@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "providers/api_head.h"
+#include "providers/embeddings.h"
 
 #define FOLDER_BYTES 96
 
@@ -38,24 +39,42 @@ static void put_key(const struct openai_flavor *flavor, struct buf *head, const 
                         flavor->yandex_auth && !is_iam_token ? "Api-Key" : "Bearer", key);
 }
 
+/* Everything behind the request line. */
+static int put_head(const struct provider_config *p, const char *upstream_model, bool wants_stream,
+                    const char *request_id, struct upstream_request *out, struct error *e)
+{
+    struct buf *head = &out->head;
+
+    put_key(openai_flavor_find(p->flavor), head, p->credentials, upstream_model);
+    http1_put_header(head, "Content-Type", "application/json");
+    http1_put_header(head, "Accept", wants_stream ? "text/event-stream" : "application/json");
+    http1_put_header(head, "X-Request-ID", request_id);
+    out->wants_stream = wants_stream;
+    return api_head_end(out, e);
+}
+
 static int encode_chat(const struct provider_config *p, const char *upstream_model,
                        const struct model_request *req, const char *token, const char *request_id,
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
-    const struct openai_flavor *flavor = openai_flavor_find(p->flavor);
-    struct buf *head = &out->head;
-    int rc = openai_encode_body(flavor, upstream_model, req, &out->body, ignored, e);
+    int rc = openai_encode_body(openai_flavor_find(p->flavor), upstream_model, req, &out->body,
+                                ignored, e);
 
     if (rc == 0)
-        rc = api_head_begin(head, p->base_url, "/v1", "/chat/completions", e);
-    if (rc < 0)
-        return rc;
-    put_key(flavor, head, p->credentials, upstream_model);
-    http1_put_header(head, "Content-Type", "application/json");
-    http1_put_header(head, "Accept", req->stream ? "text/event-stream" : "application/json");
-    http1_put_header(head, "X-Request-ID", request_id);
-    out->wants_stream = req->stream;
-    return api_head_end(out, e);
+        rc = api_head_begin(&out->head, p->base_url, "/v1", "/chat/completions", e);
+    return rc < 0 ? rc : put_head(p, upstream_model, req->stream, request_id, out, e);
+}
+
+static int encode_embeddings(const struct provider_config *p, const char *upstream_model,
+                             const struct model_request *req, const char *token,
+                             const char *request_id, struct upstream_request *out,
+                             struct buf *ignored, struct error *e)
+{
+    int rc = openai_encode_embeddings(upstream_model, req, &out->body, e);
+
+    if (rc == 0)
+        rc = api_head_begin(&out->head, p->base_url, "/v1", "/embeddings", e);
+    return rc < 0 ? rc : put_head(p, upstream_model, false, request_id, out, e);
 }
 
 const struct provider_ops openai_ops = {
@@ -69,5 +88,7 @@ const struct provider_ops openai_ops = {
     .decode_event = openai_decode_event,
     .decode_end = openai_decode_end,
     .decode_chat = openai_decode_chat,
+    .encode_embeddings = encode_embeddings,
+    .decode_embeddings = embeddings_decode,
     .map_error = openai_map_error,
 };

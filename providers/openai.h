@@ -18,6 +18,10 @@ int openai_encode_body(const struct openai_flavor *flavor, const char *upstream_
                        const struct model_request *req, struct buf *out, struct buf *ignored,
                        struct error *e);
 
+/* The JSON body of an embeddings call: the client's bytes with the provider's name of the model.
+ * Returns 0, XR_ETOOLARGE, -ENOMEM. */
+int openai_encode_embeddings(const char *upstream_model, const struct model_request *req,
+                             struct buf *out, struct error *e);
 /* The provider_ops' supports. */
 bool openai_supports(const struct provider_config *p, const char *parameter);
 /* For telling ids of calls apart. */

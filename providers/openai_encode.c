@@ -356,3 +356,28 @@ int openai_encode_body(const struct openai_flavor *flavor, const char *upstream_
         return error_set(e, XR_ETOOLARGE, NULL, NULL);
     return rc < 0 ? error_set(e, rc, NULL, NULL) : 0;
 }
+
+int openai_encode_embeddings(const char *upstream_model, const struct model_request *req,
+                             struct buf *out, struct error *e)
+{
+    struct json_copy c;
+    struct json_member m;
+    bool has_model = false;
+    int rc;
+
+    json_copy_open(&c, (struct json_span){req->text, req->len}, out);
+    while (json_copy_next(&c, &m)) {
+        if (json_name_is(m.name, "model")) {
+            has_model = true;
+            json_put_text(json_copy_value(&c, &m), upstream_model);
+        } else if (!json_name_is(m.name, "models") && !json_name_is(m.name, "provider")) {
+            json_copy_keep(&c, &m);
+        }
+    }
+    if (!has_model)
+        json_put_text(json_copy_add(&c, "model"), upstream_model);
+    rc = json_copy_close(&c);
+    if (rc == -EMSGSIZE)
+        return error_set(e, XR_ETOOLARGE, NULL, NULL);
+    return rc < 0 ? error_set(e, rc, NULL, NULL) : 0;
+}

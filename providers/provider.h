@@ -114,6 +114,17 @@ struct provider_ops {
                        struct buf *out, struct token_meter *meter, struct token_usage *usage,
                        bool *usage_final, struct error *e);
 
+    /* The same two steps of embeddings; NULL = the provider makes none. An answer's usage is of the
+     * input alone. */
+    int (*encode_embeddings)(const struct provider_config *p, const char *upstream_model,
+                             const struct model_request *req, const char *token,
+                             const char *request_id, struct upstream_request *out,
+                             struct buf *ignored, struct error *e);
+    int (*decode_embeddings)(const struct provider_config *p, const struct model_request *req,
+                             const struct answer_identity *identity, const char *body, size_t len,
+                             struct buf *out, struct token_meter *meter, struct token_usage *usage,
+                             bool *usage_final, struct error *e);
+
     /* A status other than 200: which error it means (e filled; nothing of the provider's raw body
      * but a cleaned message where the client is at fault). XR_EUPSTREAMAUTH with *token_stale when
      * a fresh token may help. */

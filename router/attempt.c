@@ -7,9 +7,11 @@
 
 #include "common/clock.h"
 #include "common/container.h"
+#include "providers/operation.h"
 
-#define ANSWER_MAX (16 * 1024 * 1024) /* a plain answer */
-#define ERROR_BODY_MAX (64 * 1024)    /* what is read of an answer that reports a failure */
+#define ANSWER_MAX (16 * 1024 * 1024)  /* a plain answer */
+#define VECTORS_MAX (64 * 1024 * 1024) /* one with embeddings */
+#define ERROR_BODY_MAX (64 * 1024)     /* what is read of an answer that reports a failure */
 #define TAIL_MS                                                                        \
     20 /* after a stream's last event: how long to wait for the end of its framing, so \
           that the connection can be used again */
@@ -136,6 +138,11 @@ static bool asks_for_patience(unsigned status)
     return status == 429 || status == 503 || status == 529;
 }
 
+static size_t answer_max(const struct attempt *a)
+{
+    return a->setup.request->operation == OPERATION_EMBEDDINGS ? VECTORS_MAX : ANSWER_MAX;
+}
+
 static int on_head(void *arg, const struct http1_head *head)
 {
     struct attempt *a = arg;
@@ -151,7 +158,7 @@ static int on_head(void *arg, const struct http1_head *head)
     a->is_stream_answer = a->stream != NULL && head->status == 200 && type != NULL &&
                           len >= sizeof(sse_type) - 1 &&
                           strncasecmp(type, sse_type, sizeof(sse_type) - 1) == 0;
-    buf_init(&a->body, head->status == 200 ? ANSWER_MAX : ERROR_BODY_MAX);
+    buf_init(&a->body, head->status == 200 ? answer_max(a) : ERROR_BODY_MAX);
     return 0;
 }
 
@@ -173,14 +180,14 @@ static void note_usage(struct attempt *a)
 static int decode_one(struct attempt *a, const struct event *event)
 {
     size_t before = a->setup.out->len;
-    int rc =
-        a->ops->decode_event(a->stream, event, a->setup.out, &a->usage, &a->usage_final, &a->error);
+    int rc = operation_decode_event(a->ops, a->setup.request, a->stream, event, a->setup.out,
+                                    &a->usage, &a->usage_final, &a->error);
 
     if (a->setup.out->len > before)
         counter_inc(&a->engine->counters->stream_chunks_total);
     note_usage(a);
     if (rc == DECODE_DONE) {
-        rc = a->ops->decode_end(a->stream, a->setup.out, &a->error);
+        rc = operation_decode_end(a->ops, a->setup.request, a->stream, a->setup.out, &a->error);
         a->complete = rc == 0;
     }
     if (a->setup.out->err != 0)
@@ -236,7 +243,7 @@ static int on_body(void *arg, const char *data, size_t len)
         len = a->body.max - a->body.len; /* enough of an error to understand it */
     if (buf_append(&a->body, data, len) < 0)
         return error_set(&a->error, XR_EUPSTREAM, NULL,
-                         "The provider's answer is larger than %d MiB.", ANSWER_MAX >> 20);
+                         "The provider's answer is larger than %zu MiB.", answer_max(a) >> 20);
     return 0;
 }
 
@@ -277,7 +284,8 @@ static int end_of_stream(struct attempt *a, int rc)
     if (a->decode_failed)
         return a->error.number;
     /* A stream that was cut behind its last useful event is a whole answer. */
-    decoded = a->ops->decode_end(a->stream, a->setup.out, rc < 0 ? NULL : &a->error);
+    decoded = operation_decode_end(a->ops, a->setup.request, a->stream, a->setup.out,
+                                   rc < 0 ? NULL : &a->error);
     if (a->setup.out->err != 0)
         decoded = drop_half_event(a, before);
     if (a->setup.out->len > before)
@@ -304,9 +312,9 @@ static void on_end(void *arg, int rc, const struct error *e)
         rc = error_set(&a->error, XR_EUPSTREAM, NULL,
                        "The provider answered a stream request with something else.");
     } else if (rc == 0) {
-        rc = a->ops->decode_chat(a->setup.provider, a->setup.request, a->setup.identity,
-                                 a->body.data, a->body.len, a->setup.out, a->setup.meter, &a->usage,
-                                 &a->usage_final, &a->error);
+        rc = operation_decode_whole(a->ops, a->setup.provider, a->setup.request, a->setup.identity,
+                                    a->body.data, a->body.len, a->setup.out, a->setup.meter,
+                                    &a->usage, &a->usage_final, &a->error);
         if (rc == 0)
             note_usage(a);
     }
@@ -336,8 +344,8 @@ static int send_request(struct attempt *a, const char *token)
 
     upstream_request_init(&request);
     buf_reset(a->setup.ignored);
-    rc = a->ops->encode_chat(p, a->setup.candidate->model, a->setup.request, token,
-                             a->setup.request_id, &request, a->setup.ignored, &a->error);
+    rc = operation_encode(a->ops, p, a->setup.candidate->model, a->setup.request, token,
+                          a->setup.request_id, &request, a->setup.ignored, &a->error);
     if (rc == 0) {
         a->upstream = upstream_start(a->engine->upstreams, &target, &request.head, &request.body,
                                      &callbacks, a, &a->error);

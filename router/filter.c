@@ -70,6 +70,26 @@ static bool is_given(const struct model_request *r, const char *name)
 
 /* ---- conditions: whether one is made, and whether a candidate meets it ---- */
 
+static bool asks_chat(const struct model_request *r)
+{
+    return r->operation != OPERATION_EMBEDDINGS;
+}
+
+static bool has_chat(const struct model_request *r, const struct route_candidate *c)
+{
+    return strcmp(c->model->kind, "chat") == 0;
+}
+
+static bool asks_embeddings(const struct model_request *r)
+{
+    return r->operation == OPERATION_EMBEDDINGS;
+}
+
+static bool has_embeddings(const struct model_request *r, const struct route_candidate *c)
+{
+    return strcmp(c->model->kind, "embeddings") == 0;
+}
+
 static bool asks_tools(const struct model_request *r)
 {
     return r->tools != NULL || r->functions != NULL;
@@ -171,6 +191,10 @@ static const struct condition {
     const char *param;
     const char *why;
 } CONDITIONS[] = {
+    {asks_chat, has_chat, XR_EINVALID, "model",
+     "'model': this one makes embeddings; ask it at /v1/embeddings."},
+    {asks_embeddings, has_embeddings, XR_EINVALID, "model",
+     "'model': this one makes no embeddings; ask it at /v1/chat/completions."},
     {asks_tools, has_tools, XR_EUNSUPPORTED, "tools", "No provider of this model takes tools."},
     {asks_images, has_images, XR_EUNSUPPORTED, "messages",
      "No provider of this model takes images."},

@@ -137,3 +137,14 @@ test("models are listed and found by id", async () => {
   assert.ok(ids.includes(model));
   assert.equal((await client.models.retrieve(model)).id, model);
 });
+
+test("the older completions answer, plain and streamed", async () => {
+  const fields = { model, prompt: "[[words:4]]", max_tokens: 64 };
+  const answer = await client.completions.create(fields);
+  assert.equal(answer.object, "text_completion");
+  assert.equal(answer.choices[0].finish_reason, "stop");
+  let text = "";
+  for await (const chunk of await client.completions.create({ ...fields, stream: true }))
+    text += chunk.choices[0]?.text ?? "";
+  assert.equal(text, answer.choices[0].text);
+});

@@ -136,8 +136,8 @@ static int translate(const char *text, size_t len, char **chat, size_t *chat_len
 int completion_request_parse(const char *text, size_t len, struct model_request *out,
                              struct error *e)
 {
-    size_t chat_len;
-    char *chat;
+    size_t chat_len = 0;
+    char *chat = NULL;
     int rc = translate(text, len, &chat, &chat_len, e);
 
     if (rc < 0)

@@ -15,6 +15,10 @@ def main():
     directory = private_directory()
     sim = Sim(directory).start()
     gateway = Gateway(directory, sim, tls=True)
+    gateway.config["models"].append(
+        {"id": "vectors", "kind": "embeddings", "candidates": [{"provider": "gigachat", "model": "Embeddings"}]}
+    )
+    gateway.write_config()
     try:
         gateway.start()
         environment = dict(

@@ -148,3 +148,15 @@ test("the older completions answer, plain and streamed", async () => {
     text += chunk.choices[0]?.text ?? "";
   assert.equal(text, answer.choices[0].text);
 });
+
+test("embeddings are numbers, though the client asks for base64", async () => {
+  const { data, usage } = await client.embeddings.create({
+    model: "vectors",
+    input: ["one", "two", "one"],
+  });
+  assert.equal(data.length, 3);
+  assert.deepEqual(data[0].embedding, data[2].embedding);
+  const length = Math.hypot(...data[1].embedding);
+  assert.ok(Math.abs(length - 1) < 1e-5, `${length}`);
+  assert.ok(usage.prompt_tokens > 0 && usage.total_tokens === usage.prompt_tokens);
+});

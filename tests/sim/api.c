@@ -5,6 +5,7 @@
 #include "tests/sim/chat.h"
 #include "tests/sim/control.h"
 #include "tests/sim/dialect.h"
+#include "tests/sim/embeddings.h"
 #include "tests/sim/ids.h"
 #include "tests/sim/oauth.h"
 #include "tests/sim/sim.h"
@@ -23,9 +24,11 @@ static const struct {
 } routes[] = {
     {"/v1/chat/completions", false, ROUTE_CHAT},
     {"/api/v2/oauth", false, ROUTE_OAUTH},
+    {"/v1/embeddings", false, ROUTE_EMBEDDINGS},
     {"/v1/models", false, ROUTE_MODELS},
     {"/v1/models/", true, ROUTE_MODEL},
     {"/openai/v1/chat/completions", false, ROUTE_OPENAI_CHAT},
+    {"/openai/v1/embeddings", false, ROUTE_OPENAI_EMBEDDINGS},
     {"/openai/v1/models", false, ROUTE_OPENAI_MODELS},
     {"/openai/", true, ROUTE_OPENAI_OTHER},
     {"/anthropic/v1/messages", false, ROUTE_ANTHROPIC_CHAT},
@@ -52,9 +55,11 @@ struct endpoint {
 static const struct endpoint endpoints[ROUTE_COUNT] = {
     [ROUTE_OAUTH] = {"POST", &dialect_gigachat, oauth_answer},
     [ROUTE_CHAT] = {"POST", &dialect_gigachat, chat_answer},
+    [ROUTE_EMBEDDINGS] = {"POST", &dialect_gigachat, embeddings_answer},
     [ROUTE_MODELS] = {"GET", &dialect_gigachat, gigachat_answer_models},
     [ROUTE_MODEL] = {"GET", &dialect_gigachat, gigachat_answer_model},
     [ROUTE_OPENAI_CHAT] = {"POST", &dialect_openai, chat_answer},
+    [ROUTE_OPENAI_EMBEDDINGS] = {"POST", &dialect_openai, embeddings_answer},
     [ROUTE_OPENAI_MODELS] = {"GET", &dialect_openai, openai_answer_models},
     [ROUTE_OPENAI_OTHER] = {NULL, &dialect_openai, openai_answer_other},
     [ROUTE_ANTHROPIC_CHAT] = {"POST", &dialect_anthropic, chat_answer},
@@ -117,6 +122,12 @@ bool api_play_fault(struct conn *conn, uint64_t key)
     return true;
 }
 
+/* Each such request has a line in the log. */
+static bool is_logged(const struct endpoint *endpoint)
+{
+    return endpoint->answer == chat_answer || endpoint->answer == embeddings_answer;
+}
+
 void api_dispatch(struct conn *conn)
 {
     const struct http_request *request = &conn->request;
@@ -129,7 +140,7 @@ void api_dispatch(struct conn *conn)
     if (conn->route != ROUTE_SIM) {
         stats_keep_request(&sim->stats, request->head.data, request->head.len, request->body.data,
                            request->body.len);
-        if (endpoint->answer == chat_answer && !chat_open(conn))
+        if (is_logged(endpoint) && !chat_open(conn))
             return;
         if (script_take(sim->script, request->path.data, request->path.len, &conn->plan) &&
             api_play_fault(conn, hash_bytes(3, request->body.data, request->body.len)))

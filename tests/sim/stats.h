@@ -15,9 +15,11 @@
 #define STATS_ROUTES(X) \
     X(ROUTE_OAUTH,           "/api/v2/oauth") \
     X(ROUTE_CHAT,            "/v1/chat/completions") \
+    X(ROUTE_EMBEDDINGS,      "/v1/embeddings") \
     X(ROUTE_MODELS,          "/v1/models") \
     X(ROUTE_MODEL,           "/v1/models/{id}") \
     X(ROUTE_OPENAI_CHAT,     "/openai/v1/chat/completions") \
+    X(ROUTE_OPENAI_EMBEDDINGS, "/openai/v1/embeddings") \
     X(ROUTE_OPENAI_MODELS,   "/openai/v1/models") \
     X(ROUTE_OPENAI_OTHER,    "/openai") \
     X(ROUTE_ANTHROPIC_CHAT,  "/anthropic/v1/messages") \

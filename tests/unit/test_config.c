@@ -1027,7 +1027,7 @@ static void given_demo_template_when_filled_in_then_accepted(void **state)
     if (config_load_public(place->path, &config, &e) != 0)
         fail_msg("%u:%u: %s: %s", e.line, e.column, e.path, e.text);
     assert_non_null(config_model(config, "GigaChat", 8));
-    assert_int_equal(config->model_count, 3);
+    assert_int_equal(config->model_count, 4);
     assert_int_equal(config->providers[0].max_concurrent, 64);
     assert_string_equal(config->models[0].tokenizer, "chars3");
     assert_string_equal(config->state_dir, place->dir);

@@ -29,19 +29,22 @@ def dialect(request):
     return request.param
 
 
-@pytest.fixture
-def gateway(dialect, make_gateway, sim, directory):
+def speak(gateway, dialect):
     """The harness' models, served by the simulator in this dialect."""
-    gateway = make_gateway(start=False)
     if dialect != "gigachat":
-        (directory / "api.key").write_text("sk-sim")
-        (directory / "api.key").chmod(0o600)
+        (gateway.directory / "api.key").write_text("sk-sim")
+        (gateway.directory / "api.key").chmod(0o600)
         path = {"openai": "/openai/v1", "anthropic": "/anthropic"}[dialect]
         gateway.config["providers"] = [{
-            "name": "gigachat", "type": dialect, "base_url": sim.url + path, "credentials": "file:api.key",
+            "name": "gigachat", "type": dialect, "base_url": gateway.sim.url + path, "credentials": "file:api.key",
             "max_concurrent": 10000}]  # fmt: skip
         gateway.write_config()
     return gateway.start()
+
+
+@pytest.fixture
+def gateway(dialect, make_gateway):
+    return speak(make_gateway(start=False), dialect)
 
 
 def ask(gateway, messages, **fields):

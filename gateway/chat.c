@@ -154,6 +154,7 @@ static void add_timing(struct chat *chat)
     const struct server_timing timing = {.receive_us = chat->taken_us - chat->request->started_us,
                                          .limit_us = chat->begun_us - chat->taken_us,
                                          .queue_us = dispatch_queued_us(chat->dispatch),
+                                         .connect_us = dispatch_connect_us(chat->dispatch),
                                          .upstream_us = dispatch_waited_us(chat->dispatch)};
 
     server_timing_add(chat->request, &timing, clock_monotonic_us());

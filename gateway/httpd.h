@@ -60,7 +60,7 @@ struct http_request_ops {
 
 struct http_header {
     const char *name; /* a literal */
-    char value[120];
+    char value[144];
 };
 
 struct http_request {

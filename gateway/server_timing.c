@@ -15,7 +15,8 @@ int server_timing_encode(struct buf *out, const struct server_timing *t, int64_t
     put_phase(out, "receive", t->receive_us);
     put_phase(out, "limit", t->limit_us);
     put_phase(out, "queue", t->queue_us);
-    put_phase(out, "upstream", t->upstream_us);
+    put_phase(out, "connect", t->connect_us);
+    put_phase(out, "upstream", t->upstream_us - t->connect_us);
     put_phase(out, "gateway",
               total_us - t->receive_us - t->limit_us - t->queue_us - t->upstream_us);
     return out->err;

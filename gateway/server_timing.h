@@ -12,7 +12,8 @@ struct server_timing {  /* microseconds */
     int64_t
         limit_us; /* then until it was admitted: parsed, its prompt counted, its cost reserved */
     int64_t queue_us;    /* for a provider's slot */
-    int64_t upstream_us; /* for providers, those that failed included */
+    int64_t connect_us;  /* for the connection to who answers: name, TCP, TLS */
+    int64_t upstream_us; /* for providers, that and those that failed included */
 };
 
 /* What is left of the time since the request began is the gateway's own. */

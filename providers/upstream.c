@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/container.h"
 #include "providers/connection.h"
 #include "providers/outgoing.h"
@@ -34,7 +35,9 @@ struct upstream {
     int64_t timer_due_ms;
     int64_t connect_ms, first_byte_ms, idle_ms;
     int64_t total_due_ms;
-    int64_t active_ms; /* when the phase began, or last went on */
+    int64_t opened_us;  /* monotonic, when the connection was asked for; 0 = one was there */
+    int64_t connect_us; /* what that took */
+    int64_t active_ms;  /* when the phase began, or last went on */
     enum phase phase;
     bool is_paused;
     bool is_reused;     /* the connection had served before */
@@ -233,6 +236,7 @@ static int repeat(struct upstream *u, const char **reason)
     if (u->connection != NULL)
         connection_close(u->connection);
     u->connection = NULL;
+    u->opened_us = clock_monotonic_us();
     outgoing_rewind(&u->request);
     u->is_reused = false;
     u->is_repeated = true;
@@ -415,6 +419,7 @@ static void on_ready(struct connection_owner *owner)
 {
     struct upstream *u = container_of(owner, struct upstream, owner);
 
+    u->connect_us = clock_monotonic_us() - u->opened_us;
     enter(u, PHASE_SEND);
     /* A new connection reports itself in the next turn anyway: on_io() meets what happens here. */
     u->is_unsendable = send_request(u) < 0;
@@ -433,6 +438,8 @@ static void on_failed(struct connection_owner *owner, int rc, const char *reason
 static int begin(struct upstream *u, const char **reason)
 {
     u->connection = connection_take(u->origin, &u->owner);
+    if (u->connection == NULL)
+        u->opened_us = clock_monotonic_us();
     if (u->connection == NULL)
         return connection_open(u->origin, u->connect_ms, &u->owner, &u->connection, reason);
     u->is_reused = true;
@@ -584,4 +591,9 @@ void upstream_resume(struct upstream *u)
 bool upstream_was_repeated(const struct upstream *u)
 {
     return u->is_repeated;
+}
+
+int64_t upstream_connect_us(const struct upstream *u)
+{
+    return u->connect_us;
 }

@@ -65,5 +65,7 @@ void upstream_cancel(struct upstream *u);
 void upstream_pause(struct upstream *u);
 void upstream_resume(struct upstream *u);
 bool upstream_was_repeated(const struct upstream *u);
+/* What look-up, TCP and TLS of its connection took; 0 = one was kept alive, or is not there yet. */
+int64_t upstream_connect_us(const struct upstream *u);
 
 #endif

@@ -34,6 +34,7 @@ struct attempt {
     int64_t waited_us; /* of the requests before it */
     int64_t sent_at_ms;
     int64_t first_byte_us; /* after it was sent */
+    int64_t connect_us;    /* of that */
     int64_t retry_after_ms;
     unsigned status;
     int rc; /* of the end */
@@ -152,6 +153,7 @@ static int on_head(void *arg, const struct http1_head *head)
 
     if (a->sent_us != 0)
         note_first_byte(a);
+    a->connect_us = upstream_connect_us(a->upstream);
     a->status = head->status;
     a->retry_after_ms = asks_for_patience(head->status) ? read_retry_after(head) : 0;
     a->repeated = upstream_was_repeated(a->upstream);
@@ -510,6 +512,11 @@ bool attempt_was_sent(const struct attempt *a)
 int64_t attempt_first_byte_us(const struct attempt *a)
 {
     return a->first_byte_us;
+}
+
+int64_t attempt_connect_us(const struct attempt *a)
+{
+    return a->connect_us;
 }
 
 int64_t attempt_retry_after_ms(const struct attempt *a)

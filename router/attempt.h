@@ -72,6 +72,9 @@ int64_t attempt_waited_us(const struct attempt *a);
 bool attempt_was_sent(const struct attempt *a);
 /* From the request sent to the answer's first byte; 0 = none has come. */
 int64_t attempt_first_byte_us(const struct attempt *a);
+/* What of it went by until there was a connection; 0 = one was kept alive, or no answer has come.
+ */
+int64_t attempt_connect_us(const struct attempt *a);
 /* What the provider's Retry-After asked for, at most ATTEMPT_RETRY_AFTER_MAX_MS; 0 = nothing. */
 #define ATTEMPT_RETRY_AFTER_MAX_MS 60000
 int64_t attempt_retry_after_ms(const struct attempt *a);

@@ -40,7 +40,8 @@ struct dispatch {
     struct token_usage usage; /* of the last attempt, once it is over */
     bool usage_final;
     int64_t waited_us, queued_us, queued_since_us;
-    bool is_committed; /* bytes of the answer may be with the client */
+    int64_t connect_us; /* of the last attempt, once it is over */
+    bool is_committed;  /* bytes of the answer may be with the client */
     bool is_paused;
     bool is_complete;
     bool is_starting, has_ended;
@@ -127,6 +128,7 @@ static void end_attempt(struct dispatch *d)
     d->usage = *attempt_usage(d->attempt, &d->usage_final);
     d->is_complete = attempt_is_complete(d->attempt);
     d->waited_us += attempt_waited_us(d->attempt);
+    d->connect_us = attempt_connect_us(d->attempt);
     attempt_free(d->attempt);
     d->attempt = NULL;
 }
@@ -578,6 +580,11 @@ bool dispatch_is_complete(const struct dispatch *d)
 int64_t dispatch_waited_us(const struct dispatch *d)
 {
     return d->waited_us + (d->attempt != NULL ? attempt_waited_us(d->attempt) : 0);
+}
+
+int64_t dispatch_connect_us(const struct dispatch *d)
+{
+    return d->attempt != NULL ? attempt_connect_us(d->attempt) : d->connect_us;
 }
 
 int64_t dispatch_queued_us(const struct dispatch *d)

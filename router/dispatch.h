@@ -73,6 +73,8 @@ const struct token_usage *dispatch_usage(const struct dispatch *d, bool *final);
 bool dispatch_is_complete(const struct dispatch *d);
 /* Microseconds spent waiting for providers, and in queues for them, so far. */
 int64_t dispatch_waited_us(const struct dispatch *d);
+/* What of it the last attempt's connection took; 0 = one was kept alive. */
+int64_t dispatch_connect_us(const struct dispatch *d);
 int64_t dispatch_queued_us(const struct dispatch *d);
 /* The candidate that is tried, or was last; NULL = none yet. *attempts: how many tries, it
  * included. */

@@ -8,7 +8,7 @@ from harness import wait_until
 
 PATH = "/v1/chat/completions"
 TIMING = re.compile(
-    r"receive;dur=\d+\.\d, limit;dur=\d+\.\d, queue;dur=(\d+\.\d), upstream;dur=(\d+\.\d), gateway;dur=(\d+\.\d)\Z")  # fmt: skip
+    r"receive;dur=\d+\.\d, limit;dur=\d+\.\d, queue;dur=(\d+\.\d), connect;dur=([0-9.]+), upstream;dur=(\d+\.\d), gateway;dur=(\d+\.\d)\Z")  # fmt: skip
 
 
 def explain(gateway, text="Hello", query="?explain=1", key=True, **fields):
@@ -97,8 +97,8 @@ def test_explain_is_in_the_access_log(gateway):
 def test_answers_tell_where_their_time_went(gateway, stream):
     text = "[[first_ms:120]] [[words:2]]"
     answer = gateway.stream(text) if stream else gateway.chat(text)
-    queue, upstream, own = map(float, TIMING.match(answer.headers["server-timing"]).groups())
-    assert queue == 0 and upstream >= 100 and own < 1000
+    queue, connect, upstream, own = map(float, TIMING.match(answer.headers["server-timing"]).groups())
+    assert queue == 0 and 0 <= connect < 1000 and upstream >= 100 and own < 1000
     if stream:
         list(answer.events())
 

@@ -33,7 +33,7 @@ objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 UNIT_BIN := $(patsubst %.c,$(BUILD)/%,$(UNIT))
 BINARIES := $(BUILD)/xrouter $(BUILD)/xrouterctl $(BUILD)/llm-sim
 
-.PHONY: all run test unit integration bench bench-ledger lint asan fuzz fuzz-targets clients tokens bench-tokens coverage \
+.PHONY: all run test unit integration bench bench-ledger failover lint asan fuzz fuzz-targets clients tokens bench-tokens coverage \
   crash hooks docs install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -179,6 +179,10 @@ $(BENCH_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libxrouter.a
 
 bench: all $(BENCH_BIN) | build/.deps-bench
 	@tests/bench/run.sh $(BUILD)
+
+# Every way in which the first of two providers can fail, and clients that read slowly: two minutes.
+failover: all | build/.deps-test
+	@/usr/bin/python3 tests/bench/failover.py $(BUILD)
 
 # Reports over ten million requests and the writer's drain: some minutes, 3 GB of disk.
 bench-ledger: all $(BENCH_BIN)

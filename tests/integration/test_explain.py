@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions?explain=1, and the headers that tell what was done."""
+"""Gateway + router: POST /v1/chat/completions?explain=1, and the headers that tell what was done."""
 
 import re
 

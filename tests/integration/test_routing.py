@@ -1,4 +1,4 @@
-"""Router: the order of the candidates, what a request needs of them, and what it wishes."""
+"""Gateway + router: the order of the candidates, what a request needs of them, and what it wishes."""
 
 import threading
 

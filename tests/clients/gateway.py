@@ -18,6 +18,15 @@ def main():
     gateway.config["models"].append(
         {"id": "vectors", "kind": "embeddings", "candidates": [{"provider": "gigachat", "model": "Embeddings"}]}
     )
+    (directory / "api.key").write_text("sk-sim")
+    (directory / "api.key").chmod(0o600)
+    for dialect, path, model in (("openai", "/openai/v1", "gpt"), ("anthropic", "/anthropic", "claude")):
+        gateway.config["providers"].append(
+            {"name": dialect, "type": dialect, "base_url": sim.url + path, "credentials": "file:api.key"}
+        )
+        gateway.config["models"].append(
+            {"id": f"{dialect}/{model}", "candidates": [{"provider": dialect, "model": "GigaChat-2"}]}
+        )
     gateway.write_config()
     try:
         gateway.start()

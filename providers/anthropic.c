@@ -17,7 +17,7 @@ static const char *endpoint_of(const char *base_url)
 }
 
 static int encode_chat(const struct provider_config *p, const char *upstream_model,
-                       const struct model_request *req, const char *token, const char *request_id,
+                       const struct model_request *req, const struct upstream_call *call,
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     struct buf *head = &out->head;
@@ -32,7 +32,7 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
     http1_put_header(head, "anthropic-version", API_VERSION);
     http1_put_header(head, "Content-Type", "application/json");
     http1_put_header(head, "Accept", req->stream ? "text/event-stream" : "application/json");
-    http1_put_header(head, "X-Request-ID", request_id);
+    http1_put_header(head, "X-Request-ID", call->request_id);
     out->wants_stream = req->stream;
     return api_head_end(out, e);
 }

@@ -5,46 +5,11 @@
 #include <string.h>
 #include <strings.h>
 
-#define TYPE_BYTES 64
+#include "providers/data_url.h"
+
 #define PARAM_BYTES 96
 
-/* A "data:" URL's parts. */
-struct data_url {
-    char type[TYPE_BYTES]; /* in small letters */
-    const char *base64;
-};
-
 static const char *const image_types[] = {"image/jpeg", "image/png", "image/gif", "image/webp"};
-
-static bool has_prefix(const char *text, const char *prefix)
-{
-    return strncasecmp(text, prefix, strlen(prefix)) == 0;
-}
-
-/* data:TYPE[;NAME=VALUE...];base64,BYTES */
-static bool read_data_url(const char *url, struct data_url *out)
-{
-    static const char mark[] = ";base64";
-    const char *comma = strchr(url, ',');
-    const char *type = url + strlen("data:");
-    size_t len;
-
-    if (!has_prefix(url, "data:") || comma == NULL)
-        return false;
-    if (comma - type < (int)sizeof(mark) - 1 ||
-        strncasecmp(comma - (sizeof(mark) - 1), mark, sizeof(mark) - 1) != 0)
-        return false;
-    len = strcspn(type, ";,");
-    if (len >= TYPE_BYTES || comma[1] == '\0')
-        return false;
-    for (size_t i = 0; i < len; i++)
-        out->type[i] = (char)(type[i] >= 'A' && type[i] <= 'Z' ? type[i] + ('a' - 'A') : type[i]);
-    out->type[len] = '\0';
-    if (strcmp(out->type, "image/jpg") == 0) /* there is no such type, but many write it */
-        memcpy(out->type, "image/jpeg", sizeof("image/jpeg"));
-    out->base64 = comma + 1;
-    return true;
-}
 
 static bool is_image_type(const char *type)
 {
@@ -72,12 +37,12 @@ static int put_image(const cJSON *image, const char *part, struct buf *out, stru
     struct data_url data;
 
     snprintf(param, sizeof(param), "%s.image_url.url", part);
-    if (has_prefix(url, "https://")) {
+    if (strncasecmp(url, "https://", strlen("https://")) == 0) {
         buf_str(out, "{\"type\":\"image\",\"source\":{\"type\":\"url\",\"url\":");
         json_put_text(out, url);
         return buf_byte(out, '}');
     }
-    if (!read_data_url(url, &data))
+    if (!data_url_read(url, &data))
         return error_set(e, XR_EINVALID, param,
                          "'%s': expected an https address or \"data:image/...;base64,...\".",
                          param);
@@ -99,7 +64,7 @@ static int put_file(const cJSON *file, const char *part, struct buf *out, struct
     snprintf(param, sizeof(param), "%s.file.file_data", part);
     if (text == NULL)
         return anthropic_unsupported(e, part, "it has no files of OpenAI's; send 'file_data'");
-    if (!read_data_url(text, &data) || strcmp(data.type, "application/pdf") != 0)
+    if (!data_url_read(text, &data) || strcmp(data.type, "application/pdf") != 0)
         return error_set(e, XR_EINVALID, param,
                          "'%s': expected \"data:application/pdf;base64,...\".", param);
     put_base64("document", &data, out);

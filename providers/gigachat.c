@@ -4,7 +4,7 @@
 #include "providers/embeddings.h"
 
 static int encode_chat(const struct provider_config *p, const char *upstream_model,
-                       const struct model_request *req, const char *token, const char *request_id,
+                       const struct model_request *req, const struct upstream_call *call,
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     struct buf *head = &out->head;
@@ -14,12 +14,12 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
         rc = gigachat_head_begin(head, p->base_url, "/chat/completions", e);
     if (rc < 0)
         return rc;
-    gigachat_put_authorization(head, p, token);
+    gigachat_put_authorization(head, p, call->token);
     http1_put_header(head, "Content-Type", "application/json");
     http1_put_header(head, "Accept", req->stream ? "text/event-stream" : "application/json");
     if (req->stream)
         http1_put_header(head, "Cache-Control", "no-store");
-    http1_put_header(head, "X-Request-ID", request_id);
+    http1_put_header(head, "X-Request-ID", call->request_id);
     rc = gigachat_put_session(upstream_model, req, head, e);
     if (rc < 0)
         return rc;
@@ -28,9 +28,8 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
 }
 
 static int encode_embeddings(const struct provider_config *p, const char *upstream_model,
-                             const struct model_request *req, const char *token,
-                             const char *request_id, struct upstream_request *out,
-                             struct buf *ignored, struct error *e)
+                             const struct model_request *req, const struct upstream_call *call,
+                             struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     struct buf *head = &out->head;
     int rc = gigachat_encode_embeddings(upstream_model, req, &out->body, ignored, e);
@@ -39,10 +38,10 @@ static int encode_embeddings(const struct provider_config *p, const char *upstre
         rc = gigachat_head_begin(head, p->base_url, "/embeddings", e);
     if (rc < 0)
         return rc;
-    gigachat_put_authorization(head, p, token);
+    gigachat_put_authorization(head, p, call->token);
     http1_put_header(head, "Content-Type", "application/json");
     http1_put_header(head, "Accept", "application/json");
-    http1_put_header(head, "X-Request-ID", request_id);
+    http1_put_header(head, "X-Request-ID", call->request_id);
     return api_head_end(out, e);
 }
 

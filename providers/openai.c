@@ -54,7 +54,7 @@ static int put_head(const struct provider_config *p, const char *upstream_model,
 }
 
 static int encode_chat(const struct provider_config *p, const char *upstream_model,
-                       const struct model_request *req, const char *token, const char *request_id,
+                       const struct model_request *req, const struct upstream_call *call,
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     int rc = openai_encode_body(openai_flavor_find(p->flavor), upstream_model, req, &out->body,
@@ -62,19 +62,18 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
 
     if (rc == 0)
         rc = api_head_begin(&out->head, p->base_url, "/v1", "/chat/completions", e);
-    return rc < 0 ? rc : put_head(p, upstream_model, req->stream, request_id, out, e);
+    return rc < 0 ? rc : put_head(p, upstream_model, req->stream, call->request_id, out, e);
 }
 
 static int encode_embeddings(const struct provider_config *p, const char *upstream_model,
-                             const struct model_request *req, const char *token,
-                             const char *request_id, struct upstream_request *out,
-                             struct buf *ignored, struct error *e)
+                             const struct model_request *req, const struct upstream_call *call,
+                             struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     int rc = openai_encode_embeddings(upstream_model, req, &out->body, e);
 
     if (rc == 0)
         rc = api_head_begin(&out->head, p->base_url, "/v1", "/embeddings", e);
-    return rc < 0 ? rc : put_head(p, upstream_model, false, request_id, out, e);
+    return rc < 0 ? rc : put_head(p, upstream_model, false, call->request_id, out, e);
 }
 
 const struct provider_ops openai_ops = {

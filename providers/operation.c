@@ -23,15 +23,15 @@ static int turn(const struct model_request *req, struct buf *chat, struct buf *o
 }
 
 int operation_encode(const struct provider_ops *ops, const struct provider_config *p,
-                     const char *upstream_model, const struct model_request *req, const char *token,
-                     const char *request_id, struct upstream_request *out, struct buf *ignored,
-                     struct error *e)
+                     const char *upstream_model, const struct model_request *req,
+                     const struct upstream_call *call, struct upstream_request *out,
+                     struct buf *ignored, struct error *e)
 {
     if (req->operation != OPERATION_EMBEDDINGS)
-        return ops->encode_chat(p, upstream_model, req, token, request_id, out, ignored, e);
+        return ops->encode_chat(p, upstream_model, req, call, out, ignored, e);
     if (ops->encode_embeddings == NULL)
         return error_set(e, XR_EUNSUPPORTED, "model", "The model's provider makes no embeddings.");
-    return ops->encode_embeddings(p, upstream_model, req, token, request_id, out, ignored, e);
+    return ops->encode_embeddings(p, upstream_model, req, call, out, ignored, e);
 }
 
 int operation_decode_event(const struct provider_ops *ops, const struct model_request *req,

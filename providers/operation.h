@@ -8,9 +8,9 @@
 
 /* Also XR_EUNSUPPORTED: the provider makes no embeddings. */
 int operation_encode(const struct provider_ops *ops, const struct provider_config *p,
-                     const char *upstream_model, const struct model_request *req, const char *token,
-                     const char *request_id, struct upstream_request *out, struct buf *ignored,
-                     struct error *e);
+                     const char *upstream_model, const struct model_request *req,
+                     const struct upstream_call *call, struct upstream_request *out,
+                     struct buf *ignored, struct error *e);
 int operation_decode_event(const struct provider_ops *ops, const struct model_request *req,
                            void *stream, const struct event *ev, struct buf *out,
                            struct token_usage *usage, bool *usage_final, struct error *e);

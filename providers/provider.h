@@ -55,6 +55,12 @@ struct upstream_request {
 void upstream_request_init(struct upstream_request *r);
 void upstream_request_clear(struct upstream_request *r);
 
+/* What a call needs besides the client's request. All borrowed. */
+struct upstream_call {
+    const char *token;      /* NULL where the provider needs none */
+    const char *request_id; /* goes upstream for the logs */
+};
+
 enum decode_result {
     DECODE_MORE = 0, /* go on */
     DECODE_DONE = 1  /* the answer is complete: what follows is not wanted */
@@ -80,13 +86,12 @@ struct provider_ops {
     int (*decode_token)(unsigned status, const char *body, size_t len, int64_t now_at_ms,
                         char **token, int64_t *expires_at_ms, struct error *e);
 
-    /* The chat call, into an empty out. token is NULL where the provider needs none; request_id
-     * goes upstream for the logs. ignored collects names of parameters that were dropped ("seed,
-     * user"), for x-xrouter-ignored.
+    /* The chat call, into an empty out. ignored collects names of parameters that were dropped
+     * ("seed, user"), for x-xrouter-ignored.
      * Returns 0, XR_EINVALID or XR_EUNSUPPORTED (e->param set), XR_ETOOLARGE, XR_EUPSTREAMAUTH (the
      * configuration cannot work), -ENOMEM. */
     int (*encode_chat)(const struct provider_config *p, const char *upstream_model,
-                       const struct model_request *req, const char *token, const char *request_id,
+                       const struct model_request *req, const struct upstream_call *call,
                        struct upstream_request *out, struct buf *ignored, struct error *e);
 
     /* One stream's decoder: bytes of OpenAI-shaped SSE are appended to out (whole events only).
@@ -117,9 +122,8 @@ struct provider_ops {
     /* The same two steps of embeddings; NULL = the provider makes none. An answer's usage is of the
      * input alone. */
     int (*encode_embeddings)(const struct provider_config *p, const char *upstream_model,
-                             const struct model_request *req, const char *token,
-                             const char *request_id, struct upstream_request *out,
-                             struct buf *ignored, struct error *e);
+                             const struct model_request *req, const struct upstream_call *call,
+                             struct upstream_request *out, struct buf *ignored, struct error *e);
     int (*decode_embeddings)(const struct provider_config *p, const struct model_request *req,
                              const struct answer_identity *identity, const char *body, size_t len,
                              struct buf *out, struct token_meter *meter, struct token_usage *usage,

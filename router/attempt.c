@@ -341,13 +341,14 @@ static int send_request(struct attempt *a, const char *token)
                                      .first_byte_ms = p->first_byte_ms,
                                      .idle_ms = p->idle_ms,
                                      .total_ms = p->total_ms};
+    const struct upstream_call call = {.token = token, .request_id = a->setup.request_id};
     struct upstream_request request;
     int rc;
 
     upstream_request_init(&request);
     buf_reset(a->setup.ignored);
-    rc = operation_encode(a->ops, p, a->setup.candidate->model, a->setup.request, token,
-                          a->setup.request_id, &request, a->setup.ignored, &a->error);
+    rc = operation_encode(a->ops, p, a->setup.candidate->model, a->setup.request, &call, &request,
+                          a->setup.ignored, &a->error);
     if (rc == 0) {
         a->upstream = upstream_start(a->engine->upstreams, &target, &request.head, &request.body,
                                      &callbacks, a, &a->error);

@@ -163,8 +163,9 @@ static void encode(struct bench *b, const struct model_request *request)
 
     upstream_request_init(&out);
     buf_init(&ignored, 256);
-    if (b->ops->encode_chat(&b->provider, "model", request, "token", "req_1", &out, &ignored, &e) <
-        0)
+    if (b->ops->encode_chat(&b->provider, "model", request,
+                            &(struct upstream_call){.token = "token", .request_id = "req_1"}, &out,
+                            &ignored, &e) < 0)
         fail(b->adapter, e.message);
     upstream_request_clear(&out);
     buf_clear(&ignored);

@@ -182,7 +182,8 @@ static void run_request(const char *in, size_t len)
         return;
     upstream_request_init(&r);
     buf_init(&ignored, 1000);
-    rc = adapter()->encode_chat(&provider, models[len % 3], &req, NULL, "r", &r, &ignored, &e);
+    rc = adapter()->encode_chat(&provider, models[len % 3], &req,
+                                &(struct upstream_call){.request_id = "r"}, &r, &ignored, &e);
     assert(rc == 0 || e.number == rc);
     if (rc == 0)
         assert(json_check(r.body.data, r.body.len, &deeper, NULL, NULL) == 0);

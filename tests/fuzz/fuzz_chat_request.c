@@ -29,7 +29,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     upstream_request_init(&out);
     buf_init(&ignored, 4096);
     rc = provider_ops_find("gigachat")
-             ->encode_chat(&p, "model", &req, "token", "id", &out, &ignored, &e);
+             ->encode_chat(&p, "model", &req,
+                           &(struct upstream_call){.token = "token", .request_id = "id"}, &out,
+                           &ignored, &e);
     if (rc == 0)
         assert(json_check(out.body.data, out.body.len, &JSON_LIMITS_DEFAULT, NULL, NULL) !=
                -EINVAL);

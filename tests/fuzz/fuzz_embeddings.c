@@ -34,8 +34,9 @@ static void encode(const char *type, const struct model_request *req)
 
     upstream_request_init(&out);
     buf_init(&ignored, 4096);
-    rc = (is_chat ? ops->encode_chat : ops->encode_embeddings)(&provider, "model", req, "token",
-                                                               "id", &out, &ignored, &e);
+    rc = (is_chat ? ops->encode_chat : ops->encode_embeddings)(
+        &provider, "model", req, &(struct upstream_call){.token = "token", .request_id = "id"},
+        &out, &ignored, &e);
     if (rc == 0)
         check_json(&out.body);
     else

@@ -214,7 +214,8 @@ static void run_request(const struct provider_config *p, const char *in, size_t 
         return;
     upstream_request_init(&out);
     buf_init(&ignored, 4096);
-    rc = ops()->encode_chat(p, "up", &req, NULL, "id", &out, &ignored, &e);
+    rc = ops()->encode_chat(p, "up", &req, &(struct upstream_call){.request_id = "id"}, &out,
+                            &ignored, &e);
     assert(rc == 0 || e.number == rc);
     if (rc == 0) {
         struct model_request again;

@@ -47,7 +47,8 @@ static void encode_for(const char *model, const char *text, struct encoded *out)
     upstream_request_init(&out->r);
     buf_init(&out->ignored, 1000);
     out->rc =
-        kit_ops()->encode_chat(&p, model, &req, NULL, "req-1", &out->r, &out->ignored, &out->e);
+        kit_ops()->encode_chat(&p, model, &req, &(struct upstream_call){.request_id = "req-1"},
+                               &out->r, &out->ignored, &out->e);
     model_request_clear(&req);
 }
 
@@ -193,7 +194,10 @@ static void given_base_urls_when_encoded_then_the_version_is_there_once(void **s
         kit_parse(MESSAGES(USER), &req);
         upstream_request_init(&r);
         buf_init(&names, 100);
-        assert_int_equal(kit_ops()->encode_chat(&p, "m", &req, NULL, "r", &r, &names, &e), 0);
+        assert_int_equal(kit_ops()->encode_chat(&p, "m", &req,
+                                                &(struct upstream_call){.request_id = "r"}, &r,
+                                                &names, &e),
+                         0);
         assert_memory_equal(buf_text(&r.head), cases[i].line, strlen(cases[i].line));
         buf_clear(&names);
         upstream_request_clear(&r);
@@ -214,7 +218,8 @@ static void given_key_that_no_header_can_hold_when_encoded_then_refused(void **s
     kit_parse(MESSAGES(USER), &req);
     upstream_request_init(&r);
     buf_init(&names, 100);
-    assert_int_equal(kit_ops()->encode_chat(&p, "m", &req, NULL, "r", &r, &names, &e),
+    assert_int_equal(kit_ops()->encode_chat(
+                         &p, "m", &req, &(struct upstream_call){.request_id = "r"}, &r, &names, &e),
                      XR_EUPSTREAMAUTH);
     assert_null(strstr(e.message, "sk-ant"));
     upstream_request_clear(&r);

@@ -189,9 +189,11 @@ static void given_a_request_when_encoded_for_gigachat_then_model_and_input_alone
           &req);
     upstream_request_init(&out);
     buf_init(&ignored, 64);
-    assert_int_equal(
-        kit_ops()->encode_embeddings(&p, "Embeddings", &req, "token", "req_1", &out, &ignored, &e),
-        0);
+    assert_int_equal(kit_ops()->encode_embeddings(
+                         &p, "Embeddings", &req,
+                         &(struct upstream_call){.token = "token", .request_id = "req_1"}, &out,
+                         &ignored, &e),
+                     0);
     assert_string_equal(buf_text(&out.body),
                         "{\"model\":\"Embeddings\",\"input\":[\"\\u0451\", \"b\"]}");
     assert_non_null(strstr(buf_text(&out.head), "POST /v1/embeddings HTTP/1.1\r\n"));
@@ -218,8 +220,10 @@ static void given_what_gigachat_lacks_when_encoded_then_unsupported(void **state
         parse(cases[i].text, &req);
         upstream_request_init(&out);
         buf_init(&ignored, 64);
-        assert_int_equal(kit_ops()->encode_embeddings(&p, "Embeddings", &req, "token", "req_1",
-                                                      &out, &ignored, &e),
+        assert_int_equal(kit_ops()->encode_embeddings(
+                             &p, "Embeddings", &req,
+                             &(struct upstream_call){.token = "token", .request_id = "req_1"}, &out,
+                             &ignored, &e),
                          XR_EUNSUPPORTED);
         assert_string_equal(e.param, cases[i].param);
         upstream_request_clear(&out);
@@ -244,7 +248,8 @@ static void given_a_request_when_encoded_for_openai_then_its_bytes_stay(void **s
           &req);
     upstream_request_init(&out);
     buf_init(&ignored, 64);
-    assert_int_equal(ops->encode_embeddings(&p, "text-embedding-3-small", &req, NULL, "req_1", &out,
+    assert_int_equal(ops->encode_embeddings(&p, "text-embedding-3-small", &req,
+                                            &(struct upstream_call){.request_id = "req_1"}, &out,
                                             &ignored, &e),
                      0);
     assert_string_equal(buf_text(&out.body),

@@ -901,7 +901,11 @@ static void given_tool_loop_when_driven_through_then_each_side_sees_its_own_form
     kit_parse(buf_text(&text), &req);
     upstream_request_init(&r);
     buf_init(&ignored, 100);
-    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, "tok", "req-1", &r, &ignored, &e), 0);
+    assert_int_equal(
+        kit_ops()->encode_chat(&p, "Up", &req,
+                               &(struct upstream_call){.token = "tok", .request_id = "req-1"}, &r,
+                               &ignored, &e),
+        0);
     assert_non_null(strstr(buf_text(&r.body), history));
     assert_null(strstr(buf_text(&r.body), "state_id"));
     assert_null(strstr(buf_text(&r.body), UUID));

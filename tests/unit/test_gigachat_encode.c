@@ -40,8 +40,9 @@ static void encode(const char *text, struct encoded *out)
     kit_parse(text, &req);
     upstream_request_init(&out->r);
     buf_init(&out->ignored, 1000);
-    out->rc =
-        kit_ops()->encode_chat(&p, "Up", &req, "tok", "req-1", &out->r, &out->ignored, &out->e);
+    out->rc = kit_ops()->encode_chat(&p, "Up", &req,
+                                     &(struct upstream_call){.token = "tok", .request_id = "req-1"},
+                                     &out->r, &out->ignored, &out->e);
     model_request_clear(&req);
 }
 
@@ -172,8 +173,11 @@ static void given_base_urls_when_encoded_then_version_is_there_once(void **state
         kit_parse(KIT_WHOLE, &req);
         upstream_request_init(&r);
         buf_init(&ignored, 100);
-        assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, "tok", "req-1", &r, &ignored, &e),
-                         0);
+        assert_int_equal(
+            kit_ops()->encode_chat(&p, "Up", &req,
+                                   &(struct upstream_call){.token = "tok", .request_id = "req-1"},
+                                   &r, &ignored, &e),
+            0);
         assert_memory_equal(r.head.data, cases[i][1], strlen(cases[i][1]));
         upstream_request_clear(&r);
         model_request_clear(&req);
@@ -572,7 +576,10 @@ static struct session session_of(uint64_t key_id, const char *upstream_model, co
     upstream_request_init(&r);
     buf_init(&ignored, 100);
     assert_int_equal(
-        kit_ops()->encode_chat(&p, upstream_model, &req, "tok", "req-1", &r, &ignored, &e), 0);
+        kit_ops()->encode_chat(&p, upstream_model, &req,
+                               &(struct upstream_call){.token = "tok", .request_id = "req-1"}, &r,
+                               &ignored, &e),
+        0);
     found = strstr(buf_text(&r.head), name);
     if (found != NULL) {
         assert_int_equal(strcspn(found + strlen(name), "\r"), 36);
@@ -641,7 +648,10 @@ static void given_certificate_when_encoded_then_no_authorization(void **state)
     upstream_request_init(&r);
     buf_init(&ignored, 100);
     assert_false(kit_ops()->needs_token(&p));
-    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, NULL, "req-1", &r, &ignored, &e), 0);
+    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req,
+                                            &(struct upstream_call){.request_id = "req-1"}, &r,
+                                            &ignored, &e),
+                     0);
     assert_null(strstr(buf_text(&r.head), "Authorization"));
     upstream_request_clear(&r);
     model_request_clear(&req);
@@ -662,7 +672,10 @@ static void given_ready_token_when_encoded_then_sent_as_it_is(void **state)
     upstream_request_init(&r);
     buf_init(&ignored, 100);
     assert_false(kit_ops()->needs_token(&p));
-    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, NULL, "req-1", &r, &ignored, &e), 0);
+    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req,
+                                            &(struct upstream_call){.request_id = "req-1"}, &r,
+                                            &ignored, &e),
+                     0);
     assert_non_null(strstr(buf_text(&r.head), "\r\nAuthorization: Bearer eyJ.ready\r\n"));
     upstream_request_clear(&r);
     model_request_clear(&req);
@@ -679,9 +692,11 @@ static void given_line_breaks_in_header_values_when_encoded_then_refused(void **
     kit_parse(KIT_WHOLE, &req);
     upstream_request_init(&r);
     buf_init(&ignored, 100);
-    assert_int_equal(
-        kit_ops()->encode_chat(&p, "Up", &req, "s3cr3t\r\nX: 1", "req-1", &r, &ignored, &e),
-        XR_EUPSTREAMAUTH);
+    assert_int_equal(kit_ops()->encode_chat(
+                         &p, "Up", &req,
+                         &(struct upstream_call){.token = "s3cr3t\r\nX: 1", .request_id = "req-1"},
+                         &r, &ignored, &e),
+                     XR_EUPSTREAMAUTH);
     assert_null(strstr(e.message, "s3cr3t"));
     upstream_request_clear(&r);
     model_request_clear(&req);

@@ -36,8 +36,8 @@ static void encode_for(const struct provider_config *p, const char *model, const
     kit_parse(text, &req);
     upstream_request_init(&out->r);
     buf_init(&out->ignored, 1000);
-    out->rc =
-        kit_ops()->encode_chat(p, model, &req, NULL, "req-1", &out->r, &out->ignored, &out->e);
+    out->rc = kit_ops()->encode_chat(p, model, &req, &(struct upstream_call){.request_id = "req-1"},
+                                     &out->r, &out->ignored, &out->e);
     model_request_clear(&req);
 }
 

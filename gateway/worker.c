@@ -12,6 +12,7 @@
 #include "gateway/ask.h"
 #include "gateway/chat.h"
 #include "gateway/endpoints.h"
+#include "router/uploads.h"
 
 #define STOP_GRACE_MS 500 /* after the drain's deadline: for error events to reach the clients */
 
@@ -84,7 +85,8 @@ static int64_t on_turn(void *arg)
     is_counting = counting_turn(&w->counting);
     httpd_run(w->httpd); /* resumed connections move here */
     usage_sender_flush(w->sender);
-    if (w->draining && (w->expired || httpd_open_requests(w->httpd) == 0))
+    if (w->draining &&
+        (w->expired || (httpd_open_requests(w->httpd) == 0 && w->engine.removals == NULL)))
         return CHILD_EXIT;
     return is_counting ? 0 : httpd_next_ms(w->httpd);
 }
@@ -151,19 +153,17 @@ static int open_worker(struct worker *w)
     if (w->handover == NULL)
         return -ENOMEM;
     usage_sender_set_handover(w->sender, w->handover);
-    w->engine = (struct attempt_engine){.loop = w->loop,
-                                        .upstreams = w->upstreams,
-                                        .tokens = w->tokens,
-                                        .counters = w->counters,
-                                        .region = instance->counters,
-                                        .slot = setup->slot};
-    rc = queues_new(w->loop, instance->queue, setup->slot, setup->wake_fds, &w->queues);
+    w->engine = (struct engine){.loop = w->loop,
+                                .upstreams = w->upstreams,
+                                .tokens = w->tokens,
+                                .counters = w->counters,
+                                .region = instance->counters,
+                                .slot = setup->slot};
+    rc = queues_new(w->loop, instance->queue, setup->slot, setup->wake_fds, &w->engine.queues);
     if (rc < 0)
         return rc;
-    w->dispatcher = (struct dispatcher){.engine = &w->engine,
-                                        .targets = instance->targets,
-                                        .queues = w->queues,
-                                        .budget = DISPATCH_BUDGET_MAX};
+    w->dispatcher = (struct dispatcher){
+        .engine = &w->engine, .targets = instance->targets, .budget = DISPATCH_BUDGET_MAX};
     return httpd_new(&http, &w->httpd);
 }
 
@@ -171,7 +171,8 @@ static int open_worker(struct worker *w)
 static void close_worker(struct worker *w)
 {
     httpd_free(w->httpd);
-    queues_free(w->queues);
+    uploads_give_up(&w->engine);
+    queues_free(w->engine.queues);
     asker_free(w->asker);
     token_source_free(w->tokens);
     upstreams_free(w->upstreams);

@@ -21,8 +21,7 @@ struct worker {
     struct httpd *httpd;
     struct upstreams *upstreams;
     struct token_source *tokens;
-    struct attempt_engine engine;
-    struct queues *queues;
+    struct engine engine;
     struct dispatcher dispatcher;
     struct outbox *outbox;
     struct settlements settlements;

@@ -8,7 +8,7 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     struct buf *head = &out->head;
-    int rc = gigachat_encode_body(upstream_model, req, &out->body, ignored, e);
+    int rc = gigachat_encode_body(upstream_model, req, call->files, &out->body, ignored, e);
 
     if (rc == 0)
         rc = gigachat_head_begin(head, p->base_url, "/chat/completions", e);
@@ -48,11 +48,16 @@ static int encode_embeddings(const struct provider_config *p, const char *upstre
 const struct provider_ops gigachat_ops = {
     .name = "gigachat",
     .framing = FRAMING_SSE,
+    .takes_images = true,
     .supports = gigachat_supports,
     .needs_token = gigachat_needs_token,
     .encode_token = gigachat_encode_token,
     .decode_token = gigachat_decode_token,
     .encode_chat = encode_chat,
+    .count_uploads = gigachat_count_uploads,
+    .encode_upload = gigachat_encode_upload,
+    .decode_upload = gigachat_decode_upload,
+    .encode_removal = gigachat_encode_removal,
     .stream_new = gigachat_stream_new,
     .stream_free = gigachat_stream_free,
     .decode_event = gigachat_decode_event,

@@ -39,10 +39,26 @@ int gigachat_decode_token(unsigned status, const char *body, size_t len, int64_t
 int gigachat_put_session(const char *upstream_model, const struct model_request *req,
                          struct buf *head, struct error *e);
 
-/* gigachat_encode.c: the JSON body of a chat call. Returns 0, XR_EINVALID, XR_EUNSUPPORTED,
- * XR_ETOOLARGE, -ENOMEM. */
+/* gigachat_encode.c: the JSON body of a chat call; files: what was uploaded for it, NULL = nothing.
+ * Returns 0, XR_EINVALID, XR_EUNSUPPORTED, XR_ETOOLARGE, -ENOMEM. */
 int gigachat_encode_body(const char *upstream_model, const struct model_request *req,
-                         struct buf *out, struct buf *ignored, struct error *e);
+                         const struct file_ids *files, struct buf *out, struct buf *ignored,
+                         struct error *e);
+
+/* gigachat_files.c: images, audio and documents, which GigaChat wants uploaded one by one and named
+ * in a user message's attachments. */
+bool gigachat_is_file_part(const cJSON *part);
+/* Whether the request has a document: the server reads them with a function of its own. */
+bool gigachat_has_document(const struct model_request *req);
+/* The provider_ops' functions. */
+int gigachat_count_uploads(const struct model_request *req, size_t *count, struct error *e);
+int gigachat_encode_upload(const struct provider_config *p, const struct model_request *req,
+                           size_t index, const struct upstream_call *call,
+                           struct upstream_request *out, struct error *e);
+int gigachat_decode_upload(const char *body, size_t len, char id[FILE_ID_BYTES], struct error *e);
+int gigachat_encode_removal(const struct provider_config *p, const char *id,
+                            const struct upstream_call *call, struct upstream_request *out,
+                            struct error *e);
 
 /* gigachat_embeddings.c: the JSON body of an embeddings call: model and input. GigaChat takes texts
  * alone, and its vectors have one length. Returns as gigachat_encode_body(). */
@@ -52,9 +68,10 @@ int gigachat_encode_embeddings(const char *upstream_model, const struct model_re
 /* gigachat_parameters.c: the provider_ops' supports. */
 bool gigachat_supports(const struct provider_config *p, const char *parameter);
 
-/* gigachat_history.c: the value of "messages". Returns 0, XR_EINVALID, XR_EUNSUPPORTED; a failing
- * out keeps its err. */
-int gigachat_encode_history(const cJSON *messages, struct buf *out, struct error *e);
+/* gigachat_history.c: the value of "messages". files as in gigachat_encode_body(). Returns 0,
+ * XR_EINVALID, XR_EUNSUPPORTED; a failing out keeps its err. */
+int gigachat_encode_history(const cJSON *messages, const struct file_ids *files, struct buf *out,
+                            struct error *e);
 
 /* gigachat_names.c: function names. GigaChat refuses a leading digit and has tools of its own;
  * such names travel under an alias that tells the real one. */

@@ -255,8 +255,11 @@ static int put_functions(const struct model_request *req, struct buf *out, struc
     const cJSON *item;
     size_t index = 0;
 
-    if (!read_choice(req, &forced))
+    if (!read_choice(req, &forced)) {
+        if (list == NULL && gigachat_has_document(req))
+            buf_str(out, ",\"function_call\":\"auto\""); /* the server's own, which reads it */
         return 0;
+    }
     buf_str(out, ",\"functions\":[");
     cJSON_ArrayForEach(item, list)
     {
@@ -286,15 +289,15 @@ static int put_functions(const struct model_request *req, struct buf *out, struc
     return buf_byte(out, '}');
 }
 
-static int put_body(const char *upstream_model, const struct model_request *req, struct buf *out,
-                    struct error *e)
+static int put_body(const char *upstream_model, const struct model_request *req,
+                    const struct file_ids *files, struct buf *out, struct error *e)
 {
     int rc;
 
     buf_str(out, "{\"model\":");
     json_put_text(out, upstream_model);
     buf_str(out, ",\"messages\":");
-    rc = gigachat_encode_history(req->messages, out, e);
+    rc = gigachat_encode_history(req->messages, files, out, e);
     if (rc == 0)
         rc = put_functions(req, out, e);
     if (rc == 0)
@@ -311,12 +314,13 @@ static int put_body(const char *upstream_model, const struct model_request *req,
 }
 
 int gigachat_encode_body(const char *upstream_model, const struct model_request *req,
-                         struct buf *out, struct buf *ignored, struct error *e)
+                         const struct file_ids *files, struct buf *out, struct buf *ignored,
+                         struct error *e)
 {
     int rc = refuse_unsupported(req->root, e);
 
     if (rc == 0)
-        rc = put_body(upstream_model, req, out, e);
+        rc = put_body(upstream_model, req, files, out, e);
     if (rc == 0 || out->err < 0)
         rc = out->err;
     if (rc == -EMSGSIZE)

@@ -18,6 +18,10 @@ struct history {
     enum role role;     /* of that message; NONE = nothing is waiting */
     struct buf scratch; /* a function's result */
     bool has_begun;     /* past the leading system messages */
+    const struct file_ids *files;
+    bool takes_files;   /* the message that is read is a user's */
+    size_t files_named; /* of them, in messages that are written */
+    size_t files_in;    /* in the message being put together */
 };
 
 static const char *role_name(enum role role)
@@ -43,12 +47,26 @@ static void begin_message(struct history *h, const char *role)
     buf_str(h->out, "\",\"content\":");
 }
 
+static void put_attachments(struct history *h)
+{
+    if (h->files_in == 0)
+        return;
+    json_put_key(h->out, "attachments");
+    for (size_t i = 0; i < h->files_in; i++) {
+        buf_byte(h->out, i == 0 ? '[' : ',');
+        json_put_text(h->out, h->files->id[h->files_named++]);
+    }
+    buf_byte(h->out, ']');
+    h->files_in = 0;
+}
+
 static void flush(struct history *h)
 {
     if (h->role == ROLE_NONE)
         return;
     begin_message(h, role_name(h->role));
     json_put_string(h->out, h->text.len == 0 ? "" : h->text.data, h->text.len);
+    put_attachments(h);
     buf_byte(h->out, '}');
     buf_reset(&h->text);
     h->role = ROLE_NONE;
@@ -60,7 +78,19 @@ static int refuse_part(struct history *h, size_t message, size_t part, const cha
 
     snprintf(param, sizeof(param), "messages[%zu].content[%zu]", message, part);
     return error_set(h->e, XR_EUNSUPPORTED, param,
-                     "'%s': the model's provider takes no parts of type \"%s\" yet.", param, type);
+                     "'%s': the model's provider takes no parts of type \"%s\" here.", param, type);
+}
+
+static size_t count_files(const cJSON *message)
+{
+    const cJSON *part;
+    size_t count = 0;
+
+    cJSON_ArrayForEach(part, json_get(message, "content"))
+    {
+        count += gigachat_is_file_part(part);
+    }
+    return count;
 }
 
 /* Appends a content as one text: its parts on lines of their own. */
@@ -80,6 +110,10 @@ static int append_content(struct history *h, const cJSON *message, size_t index,
         const char *type = json_string(part, "type");
         const char *text = json_string(part, type);
 
+        if (h->takes_files && gigachat_is_file_part(part)) {
+            h->files_in++;
+            continue;
+        }
         if (text == NULL)
             return refuse_part(h, index, at, type);
         if (at++ > 0)
@@ -93,16 +127,23 @@ static int append_content(struct history *h, const cJSON *message, size_t index,
  * version of it. */
 static int add_text(struct history *h, enum role role, const cJSON *message, size_t index)
 {
-    size_t start;
+    size_t files, start;
 
-    if (h->role != role)
+    h->takes_files = strcmp(json_string(message, "role"), "user") == 0;
+    files = h->takes_files ? count_files(message) : 0;
+
+    /* Two of them together could have more images than a message may. */
+    if (h->role != role || (files > 0 && h->files_in > 0))
         flush(h);
+    if (files > 0 && (h->files == NULL || h->files_named + h->files_in + files > h->files->count))
+        return error_set(h->e, XR_EINTERNAL, NULL, "A file of the request was not uploaded.");
     start = h->text.len;
     if (start > 0)
         buf_byte(&h->text, '\n');
     h->role = role;
     if (append_content(h, message, index, &h->text) < 0)
         return XR_EUNSUPPORTED;
+    h->takes_files = false;
     if (start > 0 && h->text.len == start + 1)
         h->text.len = start; /* nothing was added: no line for it */
     return 0;
@@ -292,9 +333,10 @@ static int add_message(struct history *h, const cJSON *message, size_t index)
     return add_text(h, ROLE_USER, message, index); /* a later system message too */
 }
 
-int gigachat_encode_history(const cJSON *messages, struct buf *out, struct error *e)
+int gigachat_encode_history(const cJSON *messages, const struct file_ids *files, struct buf *out,
+                            struct error *e)
 {
-    struct history h = {.out = out, .e = e};
+    struct history h = {.out = out, .e = e, .files = files};
     const cJSON *message;
     size_t index = 0;
     int rc = 0;

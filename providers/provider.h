@@ -55,10 +55,19 @@ struct upstream_request {
 void upstream_request_init(struct upstream_request *r);
 void upstream_request_clear(struct upstream_request *r);
 
+/* Files that are with the provider for one request, in the order in which it names them. */
+#define FILES_MAX 16
+#define FILE_ID_BYTES 64
+struct file_ids {
+    char id[FILES_MAX][FILE_ID_BYTES];
+    size_t count;
+};
+
 /* What a call needs besides the client's request. All borrowed. */
 struct upstream_call {
-    const char *token;      /* NULL where the provider needs none */
-    const char *request_id; /* goes upstream for the logs */
+    const char *token;            /* NULL where the provider needs none */
+    const char *request_id;       /* goes upstream for the logs */
+    const struct file_ids *files; /* what was uploaded for it; NULL = nothing */
 };
 
 enum decode_result {
@@ -93,6 +102,21 @@ struct provider_ops {
     int (*encode_chat)(const struct provider_config *p, const char *upstream_model,
                        const struct model_request *req, const struct upstream_call *call,
                        struct upstream_request *out, struct buf *ignored, struct error *e);
+
+    /* For providers that take no images and files inside a request: each is uploaded before the
+     * call, and removed after it. NULL = they are sent inside.
+     * count: how many the request has, at most FILES_MAX; 0, XR_EINVALID or XR_EUNSUPPORTED.
+     * encode_upload: the index-th of them; also XR_ETOOLARGE, XR_EUPSTREAMAUTH, -ENOMEM.
+     * decode_upload: of the body of a 200; 0 or XR_EUPSTREAM.
+     * encode_removal: 0, XR_EUPSTREAMAUTH, -ENOMEM; whatever a 200 says is fine. */
+    int (*count_uploads)(const struct model_request *req, size_t *count, struct error *e);
+    int (*encode_upload)(const struct provider_config *p, const struct model_request *req,
+                         size_t index, const struct upstream_call *call,
+                         struct upstream_request *out, struct error *e);
+    int (*decode_upload)(const char *body, size_t len, char id[FILE_ID_BYTES], struct error *e);
+    int (*encode_removal)(const struct provider_config *p, const char *id,
+                          const struct upstream_call *call, struct upstream_request *out,
+                          struct error *e);
 
     /* One stream's decoder: bytes of OpenAI-shaped SSE are appended to out (whole events only).
      * new: NULL when out of memory; all arguments are borrowed. */

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/container.h"
 #include "providers/operation.h"
+#include "router/uploads.h"
 
 #define ANSWER_MAX (16 * 1024 * 1024)  /* a plain answer */
 #define VECTORS_MAX (64 * 1024 * 1024) /* one with embeddings */
@@ -17,12 +18,13 @@
           that the connection can be used again */
 
 struct attempt {
-    const struct attempt_engine *engine;
+    struct engine *engine;
     struct attempt_setup setup;
     const struct provider_ops *ops;
     struct provider_counters *counters; /* NULL when the provider has no place in the statistics */
     struct token_wait token_wait;
     uint32_t token_generation;
+    struct uploads *uploads; /* NULL: the request has no files, or takes them along */
     struct upstream *upstream;
     struct timer timer; /* the tail of a stream */
     struct sse sse;
@@ -30,8 +32,9 @@ struct attempt {
     struct buf body;
     struct token_usage usage;
     struct error error;
-    int64_t sent_us;   /* monotonic, when the running request was sent */
-    int64_t waited_us; /* of the requests before it */
+    int64_t sent_us;      /* monotonic, when the running request was sent */
+    int64_t waited_us;    /* of the requests before it */
+    int64_t uploading_us; /* monotonic, since when files are uploaded; 0 = none are */
     int64_t sent_at_ms;
     int64_t first_byte_us; /* after it was sent */
     int64_t connect_us;    /* of that */
@@ -341,7 +344,10 @@ static int send_request(struct attempt *a, const char *token)
                                      .first_byte_ms = p->first_byte_ms,
                                      .idle_ms = p->idle_ms,
                                      .total_ms = p->total_ms};
-    const struct upstream_call call = {.token = token, .request_id = a->setup.request_id};
+    const struct upstream_call call = {.token = token,
+                                       .request_id = a->setup.request_id,
+                                       .files =
+                                           a->uploads == NULL ? NULL : uploads_ids(a->uploads)};
     struct upstream_request request;
     int rc;
 
@@ -393,6 +399,73 @@ static void ask_for_token(struct attempt *a)
                      a->setup.provider->first_byte_ms, &a->token_wait);
 }
 
+/* The request itself, now that everything it needs is there. A failure to begin it ends it. */
+static void begin_call(struct attempt *a)
+{
+    int rc;
+
+    if (needs_token(a)) {
+        ask_for_token(a);
+        return;
+    }
+    rc = send_request(a, NULL);
+    if (rc < 0)
+        finish(a, rc, &a->error);
+}
+
+/* ---- files before it ---- */
+
+static void on_uploads_end(void *arg, int rc, const struct error *e)
+{
+    struct attempt *a = arg;
+    int64_t took_us = clock_monotonic_us() - a->uploading_us;
+
+    a->uploading_us = 0;
+    a->waited_us += took_us;
+    if (rc == 0) {
+        begin_call(a);
+        return;
+    }
+    a->error = *e;
+    put_line(a, rc, uploads_status(a->uploads), took_us);
+    counter_inc(&a->engine->counters->upstream_failures_total);
+    finish(a, rc, &a->error);
+}
+
+static int begin_uploads(struct attempt *a, size_t count)
+{
+    const struct uploads_setup setup = {.config = a->setup.config,
+                                        .provider = a->setup.provider,
+                                        .ops = a->ops,
+                                        .request = a->setup.request,
+                                        .request_id = a->setup.request_id,
+                                        .count = count,
+                                        .on_end = on_uploads_end,
+                                        .arg = a};
+    int rc = uploads_start(a->engine, &setup, &a->uploads, &a->error);
+
+    a->uploading_us = clock_monotonic_us();
+    a->sent_at_ms = clock_now_at_ms();
+    return rc;
+}
+
+static void begin(struct attempt *a)
+{
+    size_t count = 0;
+    int rc = 0;
+
+    if (a->ops->count_uploads != NULL)
+        rc = a->ops->count_uploads(a->setup.request, &count, &a->error);
+    if (rc == 0 && count == 0) {
+        begin_call(a);
+        return;
+    }
+    if (rc == 0)
+        rc = begin_uploads(a, count);
+    if (rc < 0)
+        finish(a, rc, &a->error);
+}
+
 static void on_timer(struct timer *t)
 {
     struct attempt *a = container_of(t, struct attempt, timer);
@@ -405,8 +478,8 @@ static void on_timer(struct timer *t)
     finish(a, 0, NULL);
 }
 
-int attempt_start(const struct attempt_engine *engine, const struct attempt_setup *setup,
-                  struct attempt **out, struct error *e)
+int attempt_start(struct engine *engine, const struct attempt_setup *setup, struct attempt **out,
+                  struct error *e)
 {
     struct attempt *a = calloc(1, sizeof(*a));
     int index;
@@ -439,14 +512,7 @@ int attempt_start(const struct attempt_engine *engine, const struct attempt_setu
         }
     }
     a->starting = true;
-    if (needs_token(a)) {
-        ask_for_token(a);
-    } else {
-        int rc = send_request(a, NULL);
-
-        if (rc < 0)
-            finish(a, rc, &a->error);
-    }
+    begin(a);
     a->starting = false;
     if (a->ended) {
         int rc = a->rc;
@@ -470,6 +536,7 @@ void attempt_free(struct attempt *a)
         upstream_cancel(a->upstream);
     }
     record(a, -ECANCELED);
+    uploads_remove(a->uploads, a->setup.ticket);
     if (a->stream != NULL)
         a->ops->stream_free(a->stream);
     sse_clear(&a->sse);
@@ -502,7 +569,9 @@ bool attempt_is_complete(const struct attempt *a)
 
 int64_t attempt_waited_us(const struct attempt *a)
 {
-    return a->waited_us + (a->sent_us == 0 ? 0 : clock_monotonic_us() - a->sent_us);
+    int64_t since_us = a->sent_us != 0 ? a->sent_us : a->uploading_us;
+
+    return a->waited_us + (since_us == 0 ? 0 : clock_monotonic_us() - since_us);
 }
 
 bool attempt_was_sent(const struct attempt *a)

@@ -1,28 +1,16 @@
-/* attempt.h - one try of a client's request at one candidate: token, connection, request, answer
- * decoded, every step without waiting. It ends in exactly one on_end. Which candidate, and what
- * after a failure, is router/dispatch.h's. */
+/* attempt.h - one try of a client's request at one candidate: its files uploaded, token,
+ * connection, request, answer decoded, every step without waiting. It ends in exactly one on_end.
+ * Which candidate, and what after a failure, is router/dispatch.h's. */
 #ifndef XROUTER_ROUTER_ATTEMPT_H
 #define XROUTER_ROUTER_ATTEMPT_H
 
 #include "common/buf.h"
 #include "common/config.h"
-#include "common/counters.h"
 #include "common/error.h"
-#include "common/loop.h"
 #include "providers/provider.h"
-#include "providers/token_source.h"
-#include "providers/upstream.h"
+#include "router/engine.h"
+#include "router/queue.h"
 #include "usage/event.h"
-
-/* What all attempts of a worker share; embedded, all borrowed. */
-struct attempt_engine {
-    struct loop *loop;
-    struct upstreams *upstreams;
-    struct token_source *tokens;
-    struct counters *counters;
-    struct counters_region *region;
-    size_t slot;
-};
 
 struct attempt_callbacks {
     /* Bytes of the answer were appended to out (a stream; never called for a plain answer). If
@@ -46,6 +34,7 @@ struct attempt_setup { /* all borrowed until attempt_free() */
     struct buf *ignored; /* names of parameters the provider lacks */
     struct token_meter *meter;
     struct usage_event *event;    /* its attempts[] and provider are filled here */
+    struct queue_ticket *ticket;  /* its slot; stays with files that have to be removed */
     _Atomic uint32_t *has_answer; /* set to 1 with the provider's first useful byte */
     const struct attempt_callbacks *callbacks;
     void *arg;
@@ -55,9 +44,10 @@ struct attempt; /* opaque */
 
 /* Returns 0, or XR_E... or -ENOMEM with e when nothing could be begun (a parameter the provider
  * lacks): then there is no attempt, and no on_end. */
-int attempt_start(const struct attempt_engine *engine, const struct attempt_setup *setup,
-                  struct attempt **out, struct error *e);
-/* Cancels what runs (the provider's connection is closed at once) and frees. NULL is fine. */
+int attempt_start(struct engine *engine, const struct attempt_setup *setup, struct attempt **out,
+                  struct error *e);
+/* Cancels what runs (the provider's connection is closed at once) and frees; files that were
+ * uploaded for it are removed behind it. NULL is fine. */
 void attempt_free(struct attempt *a);
 /* Backpressure: the client is slow. */
 void attempt_pause(struct attempt *a);

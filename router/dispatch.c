@@ -212,7 +212,7 @@ static void on_attempt_end(void *arg, int rc, const struct error *e)
         wait_ms = attempt_retry_after_ms(d->attempt);
     }
     end_attempt(d);
-    queue_leave(d->dispatcher->queues, &d->ticket);
+    queue_leave(d->dispatcher->engine->queues, &d->ticket);
     if (rc < 0) {
         remember(d, &failure, wait_ms);
         try->state = TRY_FAILED;
@@ -274,6 +274,7 @@ static bool begin(struct dispatch *d, size_t i)
                                         .ignored = d->setup.ignored,
                                         .meter = d->setup.meter,
                                         .event = d->setup.event,
+                                        .ticket = &d->ticket,
                                         .has_answer = d->setup.has_answer,
                                         .callbacks = &attempt_callbacks,
                                         .arg = d};
@@ -283,7 +284,7 @@ static bool begin(struct dispatch *d, size_t i)
 
     if (t != NULL && !breaker_allows(&t->breaker, d->setup.config, loop_now_ms(loop_of(d)))) {
         pass_over_broken(d, i, t); /* another worker's probe is under way */
-        queue_leave(d->dispatcher->queues, &d->ticket);
+        queue_leave(d->dispatcher->engine->queues, &d->ticket);
         return false;
     }
     wipe_traces(d);
@@ -305,7 +306,7 @@ static bool begin(struct dispatch *d, size_t i)
     }
     if (t != NULL)
         breaker_forget(&t->breaker);
-    queue_leave(d->dispatcher->queues, &d->ticket);
+    queue_leave(d->dispatcher->engine->queues, &d->ticket);
     d->tries[i].state = TRY_FAILED;
     remember(d, &e, 0);
     return false;
@@ -342,7 +343,7 @@ static int take_slot(struct dispatch *d, size_t i, uint32_t length)
 
     if (provider < 0)
         return 0; /* no place in the statistics: unlimited */
-    return queue_enter(d->dispatcher->queues, &d->ticket, (size_t)provider,
+    return queue_enter(d->dispatcher->engine->queues, &d->ticket, (size_t)provider,
                        candidate_at(d, i)->provider->max_concurrent, d->setup.key_id, length,
                        d->setup.config->queue_wait_ms);
 }
@@ -353,7 +354,7 @@ static void pass_over_busy(struct dispatch *d, size_t i)
 
     pass_over(
         d, i, XR_EBUSY,
-        provider < 0 ? 0 : queue_retry_after_ms(d->dispatcher->queues, (size_t)provider),
+        provider < 0 ? 0 : queue_retry_after_ms(d->dispatcher->engine->queues, (size_t)provider),
         "All of the provider's slots are taken, and too many requests wait for them already.");
 }
 
@@ -366,7 +367,7 @@ static void on_turn(struct queue_ticket *ticket, int rc)
     if (rc < 0) {
         pass_over_busy(d, d->current);
     } else if (is_switched_off(d, d->current)) {
-        queue_leave(d->dispatcher->queues, &d->ticket);
+        queue_leave(d->dispatcher->engine->queues, &d->ticket);
         pass_over(d, d->current, BARS[TARGET_SWITCHED_OFF].number, 0,
                   BARS[TARGET_SWITCHED_OFF].why);
     } else if (begin(d, d->current)) {
@@ -495,7 +496,7 @@ static void on_deadline(struct timer *t)
     if (d->attempt != NULL && attempt_is_complete(d->attempt))
         return; /* only the end of its framing is waited for */
     cancel_attempt(d);
-    queue_leave(d->dispatcher->queues, &d->ticket);
+    queue_leave(d->dispatcher->engine->queues, &d->ticket);
     error_set(&d->error, XR_ETIMEOUT, NULL, "The request's own deadline has passed.");
     d->retry_after_ms = 0;
     finish(d, XR_ETIMEOUT);
@@ -546,7 +547,7 @@ void dispatch_free(struct dispatch *d)
     loop_timer_cancel(loop_of(d), &d->backoff);
     loop_timer_cancel(loop_of(d), &d->deadline);
     cancel_attempt(d);
-    queue_leave(d->dispatcher->queues, &d->ticket);
+    queue_leave(d->dispatcher->engine->queues, &d->ticket);
     free(d);
 }
 

@@ -22,9 +22,8 @@
 
 /* What all dispatches of a worker share; embedded, all borrowed. */
 struct dispatcher {
-    struct attempt_engine *engine;
+    struct engine *engine;
     struct targets_region *targets;
-    struct queues *queues;
     uint32_t budget; /* repeats that may be made, in hundredths; DISPATCH_BUDGET_MAX at first */
 };
 

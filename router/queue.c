@@ -400,6 +400,15 @@ int queue_enter(struct queues *q, struct queue_ticket *t, size_t provider, uint3
     return 1;
 }
 
+void queue_pass(struct queue_ticket *from, struct queue_ticket *to)
+{
+    assert(from->entry == 0 && to->entry == 0 && to->slot == 0);
+    to->provider = from->provider;
+    to->limit = from->limit;
+    to->slot = from->slot;
+    from->slot = 0;
+}
+
 void queue_leave(struct queues *q, struct queue_ticket *t)
 {
     struct provider_queue *pq;

@@ -57,6 +57,9 @@ struct queue_ticket { /* embedded; zero = nothing held */
  */
 int queue_enter(struct queues *q, struct queue_ticket *t, size_t provider, uint32_t limit,
                 uint64_t key, uint32_t length, int64_t wait_ms);
+/* The slot that from holds, if it does, is to's from now on; to must hold nothing. Neither waits.
+ */
+void queue_pass(struct queue_ticket *from, struct queue_ticket *to);
 /* Gives the slot back, or stops waiting. Neither is fine. */
 void queue_leave(struct queues *q, struct queue_ticket *t);
 /* How long somebody who was refused should wait, from how fast turns come: at least 1000 ms, at

@@ -128,8 +128,8 @@ that dialect; it fails when a cell changes. The ten flavors of `openai` differ i
 """
 TAIL = """
 - **plain, stream, tools, tool loop**: text, usage and calls arrive as OpenAI's clients expect them.
-- **images**: an inline PNG beside a text. GigaChat wants images uploaded before the request, which this gateway does
-  not do: it says so instead of leaving them out.
+- **images**: an inline PNG beside a text. At GigaChat it is uploaded before the request, and
+  removed after it.
 - **json_schema**: `response_format` with a strict schema; the content is JSON by it.
 - **abort**: the client leaves in the middle of a stream, and the provider's connection is closed.
 - **error classes**: what the provider does, and what the client gets:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from harness import CREDENTIALS
+from harness import CREDENTIALS, wait_until
 
 SYSTEM = {"role": "system", "content": "You know everything about rivers."}
 QUESTION = {"role": "user", "content": "Which one is the longest?"}
@@ -264,3 +264,71 @@ def test_format_it_cannot_keep_is_refused(gateway, sim, response_format):
     assert answer.error["code"] == "unsupported_parameter"
     assert answer.error["param"] == "response_format"
     assert chat_headers(sim) == []
+
+
+# --- files: uploaded before the call, removed after it
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+
+
+def with_image(text, url=PIXEL):
+    return {
+        "role": "user",
+        "content": [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}],
+    }
+
+
+def uploads(sim):
+    """Answers to uploads, by status."""
+    return sim.stats()["requests"]["/v1/files"]
+
+
+def wait_until_removed(sim):
+    wait_until(lambda: sim.stats()["files_held"] == 0 and "200" in sim.stats()["requests"]["/v1/files/{id}"])
+
+
+def test_images_are_uploaded_named_and_removed(gateway, sim):
+    answer = gateway.chat(messages=[with_image("What is it?"), with_image("And this?")])
+    assert answer.status == 200
+    wait_until_removed(sim)
+    sent = [r for r in sim.stats()["last_requests"] if "/chat/completions" in r["line"]]
+    messages = json.loads(sent[-1]["body"])["messages"]
+    assert [m["content"] for m in messages] == ["What is it?", "And this?"]
+    ids = [i for m in messages for i in m["attachments"]]
+    assert len(set(ids)) == 2
+    removed = [r["line"] for r in sim.stats()["last_requests"] if r["line"].split()[1].endswith("/delete")]
+    assert len(removed) == 2 and all(any(i in line for line in removed) for i in ids)
+    assert uploads(sim) == {"200": 2}
+
+
+def test_images_of_a_stream_whose_client_leaves_are_removed(gateway, sim):
+    stream = gateway.stream(messages=[with_image("[[words:500]] [[chunk_ms:20]]")])
+    events = stream.events()
+    next(events)
+    stream.close()
+    wait_until_removed(sim)
+
+
+def test_failed_upload_is_tried_again(gateway, sim):
+    sim.script({"scenario": "status:500", "path": "/v1/files"})
+    assert gateway.chat(messages=[with_image("What is it?")]).status == 200
+    assert uploads(sim) == {"200": 1, "500": 1}
+    wait_until_removed(sim)
+
+
+def test_upload_renews_a_token_that_has_expired(gateway, sim):
+    assert gateway.chat("Hello").status == 200
+    sim.expire_tokens()
+    assert gateway.chat(messages=[with_image("What is it?")]).status == 200
+    assert uploads(sim) == {"200": 1, "401": 1}
+    wait_until_removed(sim)
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.png", "data:image/webp;base64,AAEC", "data:image/png;base64,A"])
+def test_images_that_cannot_be_uploaded_are_refused(gateway, sim, url):
+    answer = gateway.chat(messages=[with_image("What is it?", url)])
+    assert answer.status == 400
+    assert answer.error["param"] == "messages[0].content[1].image_url.url"
+    assert sim.stats()["requests"]["/v1/chat/completions"] == {}

@@ -6,8 +6,10 @@
 #include "tests/sim/control.h"
 #include "tests/sim/dialect.h"
 #include "tests/sim/embeddings.h"
+#include "tests/sim/files.h"
 #include "tests/sim/ids.h"
 #include "tests/sim/oauth.h"
+#include "tests/sim/service.h"
 #include "tests/sim/sim.h"
 
 static bool has_prefix(struct span span, const char *prefix)
@@ -25,6 +27,10 @@ static const struct {
     {"/v1/chat/completions", false, ROUTE_CHAT},
     {"/api/v2/oauth", false, ROUTE_OAUTH},
     {"/v1/embeddings", false, ROUTE_EMBEDDINGS},
+    {"/v1/tokens/count", false, ROUTE_COUNT_TOKENS},
+    {"/v1/balance", false, ROUTE_BALANCE},
+    {"/v1/files", false, ROUTE_FILES},
+    {"/v1/files/", true, ROUTE_FILE},
     {"/v1/models", false, ROUTE_MODELS},
     {"/v1/models/", true, ROUTE_MODEL},
     {"/openai/v1/chat/completions", false, ROUTE_OPENAI_CHAT},
@@ -56,6 +62,10 @@ static const struct endpoint endpoints[ROUTE_COUNT] = {
     [ROUTE_OAUTH] = {"POST", &dialect_gigachat, oauth_answer},
     [ROUTE_CHAT] = {"POST", &dialect_gigachat, chat_answer},
     [ROUTE_EMBEDDINGS] = {"POST", &dialect_gigachat, embeddings_answer},
+    [ROUTE_COUNT_TOKENS] = {"POST", &dialect_gigachat, service_answer_count},
+    [ROUTE_BALANCE] = {"GET", &dialect_gigachat, service_answer_balance},
+    [ROUTE_FILES] = {NULL, &dialect_gigachat, files_answer},
+    [ROUTE_FILE] = {NULL, &dialect_gigachat, files_answer_one},
     [ROUTE_MODELS] = {"GET", &dialect_gigachat, gigachat_answer_models},
     [ROUTE_MODEL] = {"GET", &dialect_gigachat, gigachat_answer_model},
     [ROUTE_OPENAI_CHAT] = {"POST", &dialect_openai, chat_answer},

@@ -9,6 +9,7 @@
 #include "common/json.h"
 #include "tests/sim/api.h"
 #include "tests/sim/dialect.h"
+#include "tests/sim/files.h"
 #include "tests/sim/sim.h"
 
 #define BODY_BYTES_MAX SIM_TEXT_BYTES_MAX
@@ -248,6 +249,12 @@ void chat_answer(struct conn *conn)
     if (!conn->dialect->check_chat(&conn->sim->config, &caller, body.data, body.len, &request,
                                    &verdict)) {
         http_reply_verdict(conn, &verdict);
+        return;
+    }
+    if (conn->dialect->id == DIALECT_GIGACHAT &&
+        !files_check_attachments(conn->sim->files, caller.client, request.messages, &verdict)) {
+        http_reply_verdict(conn, &verdict);
+        sim_request_clear(&request);
         return;
     }
     chat->is_stream = request.stream;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "tests/sim/files.h"
 #include "tests/sim/oauth.h"
 #include "tests/sim/sim.h"
 
@@ -40,7 +41,8 @@ static void answer_stats(struct conn *conn)
 {
     struct buf *body = sim_scratch(&conn->sim->body);
 
-    stats_render(&conn->sim->stats, script_pending(conn->sim->script), body);
+    stats_render(&conn->sim->stats, script_pending(conn->sim->script), files_held(conn->sim->files),
+                 body);
     http_reply(conn, 200, HTTP_TYPE_JSON, "", body->data, body->len);
 }
 
@@ -87,6 +89,7 @@ static void answer_reset(struct conn *conn)
     script_reset(sim->script);
     sessions_reset(sim->sessions);
     journal_reset(sim->journal);
+    files_reset(sim->files);
     reply_ok(conn, "{\"ok\":true}");
 }
 

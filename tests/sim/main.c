@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/secret.h"
+#include "tests/sim/files.h"
 #include "tests/sim/http.h"
 #include "tests/sim/oauth.h"
 #include "tests/sim/sim.h"
@@ -150,8 +151,9 @@ static int build(struct sim *sim)
     sim->script = script_new();
     sim->sessions = sessions_new();
     sim->journal = journal_new();
+    sim->files = files_new();
     if (sim->loop == NULL || sim->tokens == NULL || sim->script == NULL || sim->sessions == NULL ||
-        sim->journal == NULL) {
+        sim->journal == NULL || sim->files == NULL) {
         fprintf(stderr, "llm-sim: out of memory\n");
         return -ENOMEM;
     }
@@ -162,6 +164,7 @@ static void destroy(struct sim *sim)
 {
     http_server_close(sim->http);
     journal_free(sim->journal);
+    files_free(sim->files);
     sessions_free(sim->sessions);
     script_free(sim->script);
     tokens_free(sim->tokens);

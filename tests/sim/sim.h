@@ -14,6 +14,7 @@
 #include "tests/sim/stats.h"
 
 struct conn;
+struct file_store;
 struct http_server;
 struct token_store;
 
@@ -30,6 +31,7 @@ struct sim {
     struct script *script;
     struct sessions *sessions;
     struct journal *journal;
+    struct file_store *files;
     struct stats stats;
     struct conn *connections;         /* all open ones */
     char read_buffer[SIM_READ_BYTES]; /* shared: a connection keeps only what it got */

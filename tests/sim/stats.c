@@ -137,7 +137,8 @@ static void put_answers(struct buf *out, const struct stats *stats)
     buf_byte(out, '}');
 }
 
-void stats_render(const struct stats *stats, size_t script_pending, struct buf *out)
+void stats_render(const struct stats *stats, size_t script_pending, size_t files_held,
+                  struct buf *out)
 {
     uint64_t first = stats->recent_count > STATS_RECENT ? stats->recent_count - STATS_RECENT : 0;
 
@@ -153,6 +154,7 @@ void stats_render(const struct stats *stats, size_t script_pending, struct buf *
     json_put_field_u64(out, "connections_opened", stats->connections_opened);
     json_put_field_u64(out, "connections_open", stats->connections_open);
     json_put_field_u64(out, "script_pending", script_pending);
+    json_put_field_u64(out, "files_held", files_held);
     json_put_key(out, "last_requests");
     buf_byte(out, '[');
     for (uint64_t i = first; i < stats->recent_count; i++) {

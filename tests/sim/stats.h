@@ -16,6 +16,10 @@
     X(ROUTE_OAUTH,           "/api/v2/oauth") \
     X(ROUTE_CHAT,            "/v1/chat/completions") \
     X(ROUTE_EMBEDDINGS,      "/v1/embeddings") \
+    X(ROUTE_COUNT_TOKENS,    "/v1/tokens/count") \
+    X(ROUTE_BALANCE,         "/v1/balance") \
+    X(ROUTE_FILES,           "/v1/files") \
+    X(ROUTE_FILE,            "/v1/files/{id}") \
     X(ROUTE_MODELS,          "/v1/models") \
     X(ROUTE_MODEL,           "/v1/models/{id}") \
     X(ROUTE_OPENAI_CHAT,     "/openai/v1/chat/completions") \
@@ -66,6 +70,7 @@ void stats_answer(struct stats *stats, enum route route, int status);
 void stats_keep_request(struct stats *stats, const char *head, size_t head_len, const char *body,
                         size_t body_len);
 /* Appends the JSON of GET /__sim/stats. */
-void stats_render(const struct stats *stats, size_t script_pending, struct buf *out);
+void stats_render(const struct stats *stats, size_t script_pending, size_t files_held,
+                  struct buf *out);
 
 #endif

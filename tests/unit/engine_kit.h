@@ -12,7 +12,7 @@
 
 #define SCOPE "GIGACHAT_API_PERS"
 
-struct engine {
+struct engine_kit {
     struct fixture *f;
     struct token_lease_region *leases;
     struct counters_region *region;
@@ -20,7 +20,7 @@ struct engine {
     struct config *config;
     const struct provider_config *provider;
     const struct provider_ops *ops;
-    struct attempt_engine attempt;
+    struct engine attempt;
     struct targets_region *targets;
     struct queue_region *queue;
     int wake_fd;
@@ -59,7 +59,7 @@ static inline struct config *engine_config(uint16_t port)
     return config;
 }
 
-static inline void engine_open_dispatcher(struct engine *g)
+static inline void engine_open_dispatcher(struct engine_kit *g)
 {
     g->targets = zeroed_lines(targets_region_spec(8, 4).bytes);
     targets_region_init(g->targets, 8, 4);
@@ -75,16 +75,16 @@ static inline void engine_open_dispatcher(struct engine *g)
     assert_true(g->wake_fd >= 0);
     g->dispatcher = (struct dispatcher){
         .engine = &g->attempt, .targets = g->targets, .budget = DISPATCH_BUDGET_MAX};
-    assert_int_equal(queues_new(g->f->loop, g->queue, 0, &g->wake_fd, &g->dispatcher.queues), 0);
+    assert_int_equal(queues_new(g->f->loop, g->queue, 0, &g->wake_fd, &g->attempt.queues), 0);
 }
 
-static inline void engine_close_dispatcher(struct engine *g)
+static inline void engine_close_dispatcher(struct engine_kit *g)
 {
     uint32_t taken, waiting;
 
     queue_look(g->queue, 0, &taken, &waiting);
     assert_int_equal(taken + waiting, 0);
-    queues_free(g->dispatcher.queues);
+    queues_free(g->attempt.queues);
     close(g->wake_fd);
     free(g->targets);
     free(g->queue);
@@ -92,7 +92,7 @@ static inline void engine_close_dispatcher(struct engine *g)
 
 static inline int engine_setup(void **state)
 {
-    struct engine *g = calloc(1, sizeof(*g));
+    struct engine_kit *g = calloc(1, sizeof(*g));
 
     assert_non_null(g);
     assert_int_equal(setup((void **)&g->f), 0);
@@ -106,11 +106,11 @@ static inline int engine_setup(void **state)
     assert_int_equal(counters_register_provider(g->region, "giga"), 0);
     g->tokens = token_source_new(g->f->loop, g->f->pool, g->leases, &g->f->counters);
     assert_non_null(g->tokens);
-    g->attempt = (struct attempt_engine){.loop = g->f->loop,
-                                         .upstreams = g->f->pool,
-                                         .tokens = g->tokens,
-                                         .counters = &g->f->counters,
-                                         .region = g->region};
+    g->attempt = (struct engine){.loop = g->f->loop,
+                                 .upstreams = g->f->pool,
+                                 .tokens = g->tokens,
+                                 .counters = &g->f->counters,
+                                 .region = g->region};
     engine_open_dispatcher(g);
     *state = g;
     return 0;
@@ -118,7 +118,7 @@ static inline int engine_setup(void **state)
 
 static inline int engine_teardown(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
 
     assert_int_equal(value(&counters_provider(g->region, 0, 0)->in_flight), 0);
     engine_close_dispatcher(g);
@@ -149,7 +149,7 @@ static inline bool has_request(int fd, struct buf *in)
 }
 
 /* Reads a request and checks that it holds the text. */
-static inline void serve_read(struct engine *g, int fd, const char *text)
+static inline void serve_read(struct engine_kit *g, int fd, const char *text)
 {
     struct buf in;
 

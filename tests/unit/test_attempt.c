@@ -17,13 +17,14 @@
 #define LAST_CHUNK "0\r\n\r\n"
 
 struct call {
-    struct engine *g;
+    struct engine_kit *g;
     struct attempt *a;
     char text[400]; /* borrowed by request */
     struct model_request request;
     struct meter_double meter;
     struct buf out, ignored;
     struct usage_event event;
+    struct queue_ticket ticket;
     _Atomic uint32_t has_answer;
     unsigned outputs, ends;
     bool complete_seen, pause_in_output, free_in_end;
@@ -62,7 +63,7 @@ static void on_attempt_end(void *arg, int rc, const struct error *e)
 
 static const struct attempt_callbacks attempt_callbacks = {on_output, on_attempt_end};
 
-static int try_begin(struct engine *g, struct call *c, const char *fields)
+static int try_begin(struct engine_kit *g, struct call *c, const char *fields)
 {
     struct attempt_setup setup = {.config = g->config,
                                   .provider = g->provider,
@@ -74,6 +75,7 @@ static int try_begin(struct engine *g, struct call *c, const char *fields)
                                   .ignored = &c->ignored,
                                   .meter = &c->meter.meter,
                                   .event = &c->event,
+                                  .ticket = &c->ticket,
                                   .has_answer = &c->has_answer,
                                   .callbacks = &attempt_callbacks,
                                   .arg = c};
@@ -89,7 +91,7 @@ static int try_begin(struct engine *g, struct call *c, const char *fields)
     return attempt_start(&g->attempt, &setup, &c->a, &c->e);
 }
 
-static void begin(struct engine *g, struct call *c, const char *fields)
+static void begin(struct engine_kit *g, struct call *c, const char *fields)
 {
     assert_int_equal(try_begin(g, c, fields), 0);
     assert_non_null(c->a);
@@ -105,7 +107,7 @@ static void end(struct call *c)
     meter_double_clear(&c->meter);
 }
 
-static uint64_t in_flight(struct engine *g)
+static uint64_t in_flight(struct engine_kit *g)
 {
     return value(&counters_provider(g->region, 0, 0)->in_flight);
 }
@@ -126,7 +128,7 @@ static void say_chunk(int fd, const char *text)
 }
 
 /* Begins, serves the token, and reads the request for it. */
-static int begin_and_serve(struct engine *g, struct call *c, const char *fields)
+static int begin_and_serve(struct engine_kit *g, struct call *c, const char *fields)
 {
     int fd;
 
@@ -141,7 +143,7 @@ static int begin_and_serve(struct engine *g, struct call *c, const char *fields)
 
 static void given_a_plain_request_when_answered_then_whole_and_recorded(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "");
     bool final;
@@ -170,7 +172,7 @@ static void given_a_plain_request_when_answered_then_whole_and_recorded(void **s
 
 static void given_a_stream_when_whole_then_complete_with_its_last_bytes(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -199,7 +201,7 @@ static void given_a_stream_when_whole_then_complete_with_its_last_bytes(void **s
 
 static void given_done_when_the_provider_keeps_its_answer_open_then_it_ends_soon(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
     int64_t begun_ms = clock_monotonic_ms();
@@ -217,7 +219,7 @@ static void given_done_when_the_provider_keeps_its_answer_open_then_it_ends_soon
 
 static void given_a_stream_when_cut_then_the_whole_events_and_an_error(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -239,7 +241,7 @@ static void given_a_stream_when_cut_then_the_whole_events_and_an_error(void **st
 
 static void given_a_stream_when_cut_behind_its_finish_then_whole(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -255,7 +257,7 @@ static void given_a_stream_when_cut_behind_its_finish_then_whole(void **state)
 
 static void given_a_stream_of_garbage_when_decoded_then_an_error_that_says_so(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -271,7 +273,7 @@ static void given_a_stream_of_garbage_when_decoded_then_an_error_that_says_so(vo
 
 static void given_a_401_when_the_token_is_fresh_again_then_answered(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true,\"seed\":1");
 
@@ -301,7 +303,7 @@ static void given_a_401_when_the_token_is_fresh_again_then_answered(void **state
 
 static void given_a_second_401_when_refreshed_already_then_it_is_the_answer(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "");
 
@@ -320,7 +322,7 @@ static void given_a_second_401_when_refreshed_already_then_it_is_the_answer(void
 
 static void given_a_401_when_no_new_token_comes_then_that_is_the_error(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "");
 
@@ -337,7 +339,7 @@ static void given_a_401_when_no_new_token_comes_then_that_is_the_error(void **st
 
 static void given_failures_when_reported_then_mapped_and_the_body_is_bounded(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     size_t len = 200 * 1024;
     char *large = malloc(len + 1);
     struct call c;
@@ -358,7 +360,7 @@ static void given_failures_when_reported_then_mapped_and_the_body_is_bounded(voi
 
 static void given_json_for_a_stream_when_it_ends_then_an_error(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -372,7 +374,7 @@ static void given_json_for_a_stream_when_it_ends_then_an_error(void **state)
 
 static void given_no_memory_for_output_when_decoding_then_no_half_event(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
     size_t room;
@@ -394,7 +396,7 @@ static void given_no_memory_for_output_when_decoding_then_no_half_event(void **s
 
 static void given_a_parameter_the_provider_lacks_when_started_then_refused(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call first, c;
     int fd;
 
@@ -418,7 +420,7 @@ static void given_a_parameter_the_provider_lacks_when_started_then_refused(void 
 
 static void given_a_dead_kept_alive_connection_when_used_then_both_tries_are_listed(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "");
 
@@ -442,7 +444,7 @@ static void given_a_dead_kept_alive_connection_when_used_then_both_tries_are_lis
 
 static void given_a_slow_client_when_paused_then_nothing_comes_until_resumed(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -465,7 +467,7 @@ static void given_a_slow_client_when_paused_then_nothing_comes_until_resumed(voi
 
 /* Cancelled in each state: the provider's connection is closed, nobody hears, gauges are even. */
 
-static void cancel(struct engine *g, struct call *c)
+static void cancel(struct engine_kit *g, struct call *c)
 {
     unsigned heard = c->outputs + c->ends;
 
@@ -480,7 +482,7 @@ static void cancel(struct engine *g, struct call *c)
 
 static void given_a_wait_for_the_token_when_cancelled_then_the_token_still_comes(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd;
 
@@ -498,7 +500,7 @@ static void given_a_wait_for_the_token_when_cancelled_then_the_token_still_comes
 
 static void given_a_silent_provider_when_cancelled_then_closed(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "");
 
@@ -513,7 +515,7 @@ static void given_a_silent_provider_when_cancelled_then_closed(void **state)
 
 static void given_a_head_when_cancelled_then_closed(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -527,7 +529,7 @@ static void given_a_head_when_cancelled_then_closed(void **state)
 
 static void given_half_a_stream_when_cancelled_then_closed_and_counted(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -544,7 +546,7 @@ static void given_half_a_stream_when_cancelled_then_closed_and_counted(void **st
 
 static void given_a_paused_stream_when_cancelled_then_closed(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -561,7 +563,7 @@ static void given_a_paused_stream_when_cancelled_then_closed(void **state)
 
 static void given_the_tail_of_a_stream_when_cancelled_then_closed(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, ",\"stream\":true");
 
@@ -579,7 +581,7 @@ static void given_the_tail_of_a_stream_when_cancelled_then_closed(void **state)
 
 static void given_an_ended_attempt_when_freed_then_the_connection_is_kept(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "");
 
@@ -594,7 +596,7 @@ static void given_an_ended_attempt_when_freed_then_the_connection_is_kept(void *
 
 static void given_a_provider_that_is_down_when_asked_then_an_error_and_a_line(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "");
 

@@ -17,7 +17,7 @@
 #define SORRY "{\"status\":500,\"message\":\"sorry\"}"
 
 struct call {
-    struct engine *g;
+    struct engine_kit *g;
     struct dispatch *d;
     char text[200];
     struct model_request request;
@@ -54,7 +54,7 @@ static void on_dispatch_end(void *arg, int rc, const struct error *e)
 static const struct dispatch_callbacks dispatch_callbacks = {.on_output = on_output,
                                                              .on_end = on_dispatch_end};
 
-static int try_begin(struct engine *g, struct call *c, const char *model, const char *fields,
+static int try_begin(struct engine_kit *g, struct call *c, const char *model, const char *fields,
                      int64_t deadline_ms)
 {
     static const struct key any_key = {.id = 1};
@@ -88,7 +88,8 @@ static int try_begin(struct engine *g, struct call *c, const char *model, const 
 }
 
 /* Begins, serves the token, and reads the first request. */
-static int begin_and_serve(struct engine *g, struct call *c, const char *model, const char *fields)
+static int begin_and_serve(struct engine_kit *g, struct call *c, const char *model,
+                           const char *fields)
 {
     int fd;
 
@@ -109,7 +110,7 @@ static void end(struct call *c)
     meter_double_clear(&c->meter);
 }
 
-static uint32_t slots_taken(struct engine *g)
+static uint32_t slots_taken(struct engine_kit *g)
 {
     uint32_t taken, waiting;
 
@@ -117,14 +118,14 @@ static uint32_t slots_taken(struct engine *g)
     return taken;
 }
 
-static struct target *target(struct engine *g, const char *model)
+static struct target *target(struct engine_kit *g, const char *model)
 {
     return target_at(g->targets, (size_t)targets_find(g->targets, "giga", model));
 }
 
 static void given_a_failure_when_there_is_another_candidate_then_it_answers(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     const struct route_candidate *candidate;
     unsigned attempts;
     struct call c;
@@ -154,7 +155,7 @@ static void given_a_failure_when_there_is_another_candidate_then_it_answers(void
 
 static void given_a_failure_with_usage_when_the_client_leaves_then_nothing_is_left(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "one", "");
     bool final;
@@ -174,7 +175,7 @@ static void given_a_failure_with_usage_when_the_client_leaves_then_nothing_is_le
 
 static void given_no_budget_when_the_only_candidate_fails_then_it_is_not_repeated(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd;
 
@@ -190,7 +191,7 @@ static void given_no_budget_when_the_only_candidate_fails_then_it_is_not_repeate
 
 static void given_a_budget_when_the_only_candidate_fails_then_it_is_repeated(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "one", "");
 
@@ -206,7 +207,7 @@ static void given_a_budget_when_the_only_candidate_fails_then_it_is_repeated(voi
 
 static void given_a_broken_stream_when_output_has_gone_then_no_other_is_tried(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
     int fd = begin_and_serve(g, &c, "two", ",\"stream\":true");
 
@@ -222,7 +223,7 @@ static void given_a_broken_stream_when_output_has_gone_then_no_other_is_tried(vo
 
 static void given_a_providers_retry_after_when_asked_again_then_left_alone(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c, late;
     int fd = begin_and_serve(g, &c, "one", "");
 
@@ -241,7 +242,7 @@ static void given_a_providers_retry_after_when_asked_again_then_left_alone(void 
 
 static void given_a_probe_under_way_when_asked_then_refused_with_a_reason(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct breaker *b = &target(g, "One")->breaker;
     struct call c;
     int64_t now_ms;
@@ -259,7 +260,7 @@ static void given_a_probe_under_way_when_asked_then_refused_with_a_reason(void *
 
 static void given_a_deadline_when_it_passes_then_the_slot_is_free(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
 
     assert_int_equal(try_begin(g, &c, "one", "", 30), 0);
@@ -272,7 +273,7 @@ static void given_a_deadline_when_it_passes_then_the_slot_is_free(void **state)
 
 static void given_a_switched_off_provider_when_asked_then_refused(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call c;
 
     targets_set_switch(g->targets, 0, PROVIDER_DISABLED);
@@ -283,7 +284,7 @@ static void given_a_switched_off_provider_when_asked_then_refused(void **state)
 
 static void given_one_slot_when_it_is_taken_then_the_next_waits_for_it(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct call first, second;
     int fd = begin_and_serve(g, &first, "one", "");
 

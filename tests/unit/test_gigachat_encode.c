@@ -265,14 +265,6 @@ static void given_unsupported_parameters_when_encoded_then_refused_by_name(void 
                    "response_format");
     assert_refused(WITH("\"tools\":[{\"type\":\"custom\",\"custom\":{\"name\":\"x\"}}]"),
                    XR_EUNSUPPORTED, "tools");
-    assert_refused(MESSAGES("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{"
-                            "\"type\":\"image_url\",\"image_url\":{\"url\":\"data:,x\"}}]}"),
-                   XR_EUNSUPPORTED, "messages[0].content[1]");
-    assert_refused(MESSAGES(USER ",{\"role\":\"user\",\"content\":[{\"type\":\"input_audio\","
-                                 "\"input_audio\":{\"data\":\"x\",\"format\":\"wav\"}}]}"),
-                   XR_EUNSUPPORTED, "messages[1].content[0]");
-    assert_refused(MESSAGES("{\"role\":\"user\",\"content\":[{\"type\":\"file\",\"file\":{}}]}"),
-                   XR_EUNSUPPORTED, "messages[0].content[0]");
 }
 
 static void given_steering_parameters_when_encoded_then_dropped_and_named(void **state)

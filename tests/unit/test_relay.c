@@ -8,7 +8,7 @@
 #include "gateway/relay.h"
 
 struct flow {
-    struct engine *g;
+    struct engine_kit *g;
     struct http_request request;
     struct relay relay;
     unsigned starts;

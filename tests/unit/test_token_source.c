@@ -7,7 +7,7 @@
 
 struct caller {
     struct token_wait wait;
-    struct engine *g;
+    struct engine_kit *g;
     unsigned calls;
     int rc;
     char token[64];
@@ -39,7 +39,7 @@ static void ask_within(struct caller *c, int64_t timeout_ms)
     token_source_get(c->g->tokens, c->g->config, c->g->provider, c->g->ops, timeout_ms, &c->wait);
 }
 
-static void ask(struct engine *g, struct caller *c)
+static void ask(struct engine_kit *g, struct caller *c)
 {
     memset(c, 0, sizeof(*c));
     c->g = g;
@@ -53,7 +53,7 @@ static void assert_has(const struct caller *c, const char *token)
     assert_string_equal(c->token, token);
 }
 
-static bool nobody_comes(struct engine *g)
+static bool nobody_comes(struct engine_kit *g)
 {
     int fd;
 
@@ -63,7 +63,7 @@ static bool nobody_comes(struct engine *g)
 
 static void given_many_callers_when_none_has_a_token_then_one_fetch_serves_all(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller callers[CALLERS];
     int fd;
 
@@ -80,7 +80,7 @@ static void given_many_callers_when_none_has_a_token_then_one_fetch_serves_all(v
     close(fd);
 }
 
-static int fetched(struct engine *g, const char *token)
+static int fetched(struct engine_kit *g, const char *token)
 {
     struct caller c;
     int fd;
@@ -96,7 +96,7 @@ static int fetched(struct engine *g, const char *token)
 
 static void given_a_token_when_asked_then_answered_at_once(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     int fd = fetched(g, "first");
     struct caller c;
 
@@ -107,7 +107,7 @@ static void given_a_token_when_asked_then_answered_at_once(void **state)
 
 static void given_a_passing_failure_when_waiting_then_the_second_fetch_serves(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller a, b;
     int fd;
 
@@ -128,7 +128,7 @@ static void given_a_passing_failure_when_waiting_then_the_second_fetch_serves(vo
 
 static void given_failure_after_failure_when_waiting_then_all_are_told(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller a, b;
     int fd;
 
@@ -148,7 +148,7 @@ static void given_failure_after_failure_when_waiting_then_all_are_told(void **st
 
 static void given_a_provider_that_is_down_when_waiting_then_told_after_some_tries(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller c;
 
     shutdown(g->f->listener, SHUT_RDWR); /* refuses from now on */
@@ -160,7 +160,7 @@ static void given_a_provider_that_is_down_when_waiting_then_told_after_some_trie
 
 static void given_refused_credentials_when_asked_again_then_nobody_asks_the_provider(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller a, b, late;
     int fd;
 
@@ -182,7 +182,7 @@ static void given_refused_credentials_when_asked_again_then_nobody_asks_the_prov
 
 static void given_a_token_that_is_too_long_when_fetched_then_it_is_a_failure(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     char *body = calloc(1, TOKEN_TEXT_MAX + 100);
     struct caller c;
     int fd;
@@ -204,7 +204,7 @@ static void given_a_token_that_is_too_long_when_fetched_then_it_is_a_failure(voi
 
 static void given_a_caller_that_left_when_the_token_comes_then_only_the_others_hear(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller a, b, c;
     int fd;
 
@@ -225,7 +225,7 @@ static void given_a_caller_that_left_when_the_token_comes_then_only_the_others_h
 
 static void given_nobody_waits_any_more_when_the_token_comes_then_it_is_kept(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller gone, late;
     int fd;
 
@@ -243,7 +243,7 @@ static void given_nobody_waits_any_more_when_the_token_comes_then_it_is_kept(voi
 
 static void given_a_silent_provider_when_the_time_is_over_then_a_timeout(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller c = {.g = g};
     int fd;
 
@@ -256,7 +256,7 @@ static void given_a_silent_provider_when_the_time_is_over_then_a_timeout(void **
 
 static void given_callbacks_that_cancel_and_ask_when_served_then_each_hears_once(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller a, b, c, d = {.g = g};
     int fd;
 
@@ -278,7 +278,7 @@ static void given_callbacks_that_cancel_and_ask_when_served_then_each_hears_once
 
 static void given_a_refused_token_when_asked_then_a_new_one_is_fetched_once(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     int fd = fetched(g, "first");
     struct caller a, b;
 
@@ -298,7 +298,7 @@ static void given_a_refused_token_when_asked_then_a_new_one_is_fetched_once(void
 
 static void given_another_worker_fetches_when_it_publishes_then_the_caller_hears(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     const struct provider_config *p = g->provider;
     int index = token_lease_find(g->leases, p->auth_url, p->credentials, p->scope);
     int64_t now_ms = clock_monotonic_ms(), now_at_ms = clock_now_at_ms();
@@ -318,7 +318,7 @@ static void given_another_worker_fetches_when_it_publishes_then_the_caller_hears
 
 static void given_a_worker_that_ends_while_it_fetches_then_another_need_not_wait(void **state)
 {
-    struct engine *g = *state;
+    struct engine_kit *g = *state;
     struct caller c, other;
     int fd;
 

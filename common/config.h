@@ -94,6 +94,7 @@
   X(PATH,    ca_bundle_file,           "ca_bundle_file",           "",                0,       0,           yes, "",         "certificate authorities for this provider alone, PEM; empty = the system's") \
   X(U32,     max_concurrent,           "max_concurrent",           "1",               1,       100000,      yes, "requests", "parallel requests the tariff allows; from 1024 on they are not limited") \
   X(TEXT,    cached_tokens,            "cached_tokens",            "included",        0,       0,           yes, "included|excluded", "are cached tokens inside the provider's prompt_tokens") \
+  X(TEXT,    structured_output,        "structured_output",        "native",          0,       0,           yes, "native|function", "gigachat: how an answer by a JSON schema is asked for: response_format, or a function that must be called, for models without it") \
   X(U32,     default_max_tokens,       "default_max_tokens",       "4096",            1,       10000000,    yes, "tokens",   "longest answer where the client names none and the API demands it (anthropic)") \
   X(MS,      connect_ms,               "connect_ms",               "5000",            10,      600000,      yes, "ms",       "look-up, TCP and TLS together") \
   X(MS,      first_byte_ms,            "first_byte_ms",            "120000",          10,      3600000,     yes, "ms",       "from the request sent to the first byte of the body") \

@@ -8,7 +8,7 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
                        struct upstream_request *out, struct buf *ignored, struct error *e)
 {
     struct buf *head = &out->head;
-    int rc = gigachat_encode_body(upstream_model, req, call->files, &out->body, ignored, e);
+    int rc = gigachat_encode_body(p, upstream_model, req, call->files, &out->body, ignored, e);
 
     if (rc == 0)
         rc = gigachat_head_begin(head, p->base_url, "/chat/completions", e);

@@ -41,9 +41,14 @@ int gigachat_put_session(const char *upstream_model, const struct model_request 
 
 /* gigachat_encode.c: the JSON body of a chat call; files: what was uploaded for it, NULL = nothing.
  * Returns 0, XR_EINVALID, XR_EUNSUPPORTED, XR_ETOOLARGE, -ENOMEM. */
-int gigachat_encode_body(const char *upstream_model, const struct model_request *req,
-                         const struct file_ids *files, struct buf *out, struct buf *ignored,
-                         struct error *e);
+int gigachat_encode_body(const struct provider_config *p, const char *upstream_model,
+                         const struct model_request *req, const struct file_ids *files,
+                         struct buf *out, struct buf *ignored, struct error *e);
+
+/* Whether the answer's JSON schema travels as a function that must be called, whose arguments are
+ * then the answer: by configuration, and behind results of functions, where response_format has
+ * been seen to break the JSON. Never where the client has functions of its own. */
+bool gigachat_schema_by_function(const struct provider_config *p, const struct model_request *req);
 
 /* gigachat_files.c: images, audio and documents, which GigaChat wants uploaded one by one and named
  * in a user message's attachments. */

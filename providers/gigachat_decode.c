@@ -12,6 +12,7 @@
 #define TEXT_MAX (64 * 1024 * 1024)
 
 struct whole {
+    bool by_function; /* the arguments of the call are the answer */
     const struct model_request *req;
     struct token_meter *meter;
     const char *body;
@@ -70,8 +71,8 @@ static int encode(struct whole *w, const cJSON *root, const char *reason,
     if (json_get_i64(root, "created", &answer.created_at) < 0)
         answer.created_at = 0;
     if (!w->stopped)
-        answer.finish_reason =
-            gigachat_finish_reason(reason, w->call.name != NULL, w->req->legacy_functions);
+        answer.finish_reason = gigachat_finish_reason(
+            reason, w->call.name != NULL && !w->by_function, w->req->legacy_functions);
     if (answer.finish_reason == NULL)
         return error_set(e, XR_EUPSTREAM, NULL, "The model ended its answer with an error.");
     if (w->call.name == NULL && strcmp(reason, "function_call") == 0)
@@ -82,7 +83,12 @@ static int encode(struct whole *w, const cJSON *root, const char *reason,
         rc = gigachat_call_finish(&w->call, identity, id, &call, e);
         if (rc < 0)
             return rc;
-        answer.call = &call;
+        if (w->by_function) {
+            answer.content = call.arguments;
+            answer.content_len = call.arguments_len;
+        } else {
+            answer.call = &call;
+        }
     }
     if (usage != NULL)
         answer.usage = *usage;
@@ -165,7 +171,11 @@ int gigachat_decode_chat(const struct provider_config *p, const struct model_req
                          struct buf *out, struct token_meter *meter, struct token_usage *usage,
                          bool *usage_final, struct error *e)
 {
-    struct whole w = {.req = req, .meter = meter, .body = body, .len = len};
+    struct whole w = {.by_function = gigachat_schema_by_function(p, req),
+                      .req = req,
+                      .meter = meter,
+                      .body = body,
+                      .len = len};
     cJSON *root;
     int rc;
 

@@ -164,6 +164,24 @@ static int refuse_weak_schema(const cJSON *schema, bool strict, struct error *e)
     return 0;
 }
 
+bool gigachat_schema_by_function(const struct provider_config *p, const struct model_request *req)
+{
+    const cJSON *message;
+
+    if (!req->wants_json_schema || req->tools != NULL || req->functions != NULL)
+        return false;
+    if (p->structured_output != NULL && strcmp(p->structured_output, "function") == 0)
+        return true;
+    cJSON_ArrayForEach(message, req->messages)
+    {
+        const char *role = json_string(message, "role");
+
+        if (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)
+            return true;
+    }
+    return false;
+}
+
 /* OpenAI's json_schema.schema stands one level higher here; its bytes stay the client's. */
 static int put_response_format(const struct model_request *req, struct buf *out, struct error *e)
 {
@@ -248,6 +266,32 @@ static bool read_choice(const struct model_request *req, const char **forced)
     return strcmp(word, "none") != 0;
 }
 
+static int put_schema_function(const struct model_request *req, struct buf *out, struct error *e)
+{
+    static const char param[] = "response_format.json_schema.schema";
+    const cJSON *described = json_get(json_get(req->root, "response_format"), "json_schema");
+    const char *name = json_string(described, "name");
+    const char *description = json_string(described, "description");
+    const char *why = "";
+    int rc;
+
+    if (!cJSON_IsObject(json_get(described, "schema")))
+        return error_set(e, XR_EINVALID, param, "'%s': expected an object, found nothing.", param);
+    buf_str(out, ",\"functions\":[{\"name\":");
+    gigachat_put_function_name(out, name);
+    buf_str(out, ",\"description\":");
+    json_put_text(out, description == NULL ? "Gives the answer." : description);
+    buf_str(out, ",\"parameters\":");
+    rc = json_schema_simplify(json_get(described, "schema"), out, &why);
+    if (rc == -EINVAL || rc == -E2BIG)
+        return error_set(e, XR_EINVALID, param,
+                         "'%s': expected a schema that can be written out, but %s.", param, why);
+    buf_str(out, "}],\"function_call\":{\"name\":");
+    gigachat_put_function_name(out, name);
+    buf_byte(out, '}');
+    return rc;
+}
+
 static int put_functions(const struct model_request *req, struct buf *out, struct error *e)
 {
     const cJSON *list = req->tools != NULL ? req->tools : req->functions;
@@ -289,8 +333,9 @@ static int put_functions(const struct model_request *req, struct buf *out, struc
     return buf_byte(out, '}');
 }
 
-static int put_body(const char *upstream_model, const struct model_request *req,
-                    const struct file_ids *files, struct buf *out, struct error *e)
+static int put_body(const struct provider_config *p, const char *upstream_model,
+                    const struct model_request *req, const struct file_ids *files, struct buf *out,
+                    struct error *e)
 {
     int rc;
 
@@ -298,10 +343,13 @@ static int put_body(const char *upstream_model, const struct model_request *req,
     json_put_text(out, upstream_model);
     buf_str(out, ",\"messages\":");
     rc = gigachat_encode_history(req->messages, files, out, e);
-    if (rc == 0)
+    if (rc == 0 && gigachat_schema_by_function(p, req)) {
+        rc = put_schema_function(req, out, e);
+    } else if (rc == 0) {
         rc = put_functions(req, out, e);
-    if (rc == 0)
-        rc = put_response_format(req, out, e);
+        if (rc == 0)
+            rc = put_response_format(req, out, e);
+    }
     if (rc < 0)
         return rc;
     put_sampling(req->root, out);
@@ -313,14 +361,14 @@ static int put_body(const char *upstream_model, const struct model_request *req,
     return buf_byte(out, '}');
 }
 
-int gigachat_encode_body(const char *upstream_model, const struct model_request *req,
-                         const struct file_ids *files, struct buf *out, struct buf *ignored,
-                         struct error *e)
+int gigachat_encode_body(const struct provider_config *p, const char *upstream_model,
+                         const struct model_request *req, const struct file_ids *files,
+                         struct buf *out, struct buf *ignored, struct error *e)
 {
     int rc = refuse_unsupported(req->root, e);
 
     if (rc == 0)
-        rc = put_body(upstream_model, req, files, out, e);
+        rc = put_body(p, upstream_model, req, files, out, e);
     if (rc == 0 || out->err < 0)
         rc = out->err;
     if (rc == -EMSGSIZE)

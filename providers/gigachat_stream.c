@@ -26,6 +26,7 @@ struct stream {
     struct think_splitter think;
     struct stop_filter stop;
     struct gigachat_call call;
+    bool by_function;                    /* its arguments are the answer */
     bool name_told;                      /* the call's name, to the meter */
     size_t arguments_told;               /* bytes of its arguments */
     struct buf reasoning, answer, shown; /* one event's text on its way */
@@ -55,6 +56,7 @@ void *gigachat_stream_new(const struct provider_config *p, const struct model_re
     s->req = req;
     s->identity = identity;
     s->meter = meter;
+    s->by_function = gigachat_schema_by_function(p, req);
     openai_chunks_init(&s->chunks, identity, req->include_usage, req->legacy_functions);
     stop_init(&s->stop, req->stop, req->stop_count);
     gigachat_call_init(&s->call);
@@ -188,6 +190,8 @@ static int put_call(struct stream *s, struct buf *out, struct error *e)
 
     if (rc < 0)
         return rc;
+    if (s->by_function)
+        return put_text(s, "content", call.arguments, call.arguments_len, out);
     if (openai_chunks_begin(&s->chunks, s->created_at, out) < 0)
         return -ENOMEM;
     return openai_chunks_call(&s->chunks, &call, out);
@@ -195,8 +199,8 @@ static int put_call(struct stream *s, struct buf *out, struct error *e)
 
 static int finish(struct stream *s, const char *reason, struct buf *out, struct error *e)
 {
-    const char *ours =
-        gigachat_finish_reason(reason, s->call.name != NULL, s->req->legacy_functions);
+    bool is_call = s->call.name != NULL && !s->by_function;
+    const char *ours = gigachat_finish_reason(reason, is_call, s->req->legacy_functions);
     int rc;
 
     if (ours == NULL)

@@ -266,6 +266,44 @@ def test_format_it_cannot_keep_is_refused(gateway, sim, response_format):
     assert chat_headers(sim) == []
 
 
+# --- a schema by a function that must be called
+
+
+def test_models_without_schemas_answer_by_a_function(make_gateway, sim):
+    gateway = make_gateway(provider={"structured_output": "function"})
+    answer = gateway.chat("A city?", response_format=json_schema(CITY, strict=True))
+    assert answer.status == 200
+    (choice,) = answer.json["choices"]
+    assert choice["finish_reason"] == "stop" and "tool_calls" not in choice["message"]
+    assert set(json.loads(choice["message"]["content"])) == set(CITY["properties"])
+    chunks = gateway.stream("A city?", response_format=json_schema(CITY)).chunks()
+    deltas = [c["choices"][0] for c in chunks if c["choices"]]
+    assert set(json.loads("".join(d["delta"].get("content") or "" for d in deltas))) == set(CITY["properties"])
+    assert deltas[-1]["finish_reason"] == "stop"
+    for request in sim.stats()["last_requests"]:
+        if "/chat/completions" in request["line"]:
+            body = json.loads(request["body"])
+            assert "response_format" not in body and body["function_call"] == {"name": "city"}
+
+
+def test_schema_behind_results_of_functions_is_a_function(gateway, sim):
+    call = {"id": "call_1", "type": "function", "function": {"name": "get_city", "arguments": "{}"}}
+    answer = gateway.chat(
+        messages=[
+            QUESTION,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "Tula"},
+            {"role": "user", "content": "As JSON, please."},
+        ],
+        response_format=json_schema(CITY, strict=True),
+    )
+    assert answer.status == 200
+    (choice,) = answer.json["choices"]
+    assert set(json.loads(choice["message"]["content"])) == set(CITY["properties"])
+    body = json.loads([r for r in sim.stats()["last_requests"] if "/chat/completions" in r["line"]][-1]["body"])
+    assert body["function_call"] == {"name": "city"}
+
+
 # --- files: uploaded before the call, removed after it
 
 PIXEL = (

@@ -317,6 +317,33 @@ static void given_json_schema_when_encoded_then_native_with_its_own_bytes(void *
     WITH("\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"w\"," members \
          "}}")
 
+static void given_schema_by_a_function_when_encoded_then_it_must_be_called(void **state)
+{
+    static char function[] = "function";
+    const struct upstream_call call = {.token = "tok", .request_id = "req-1"};
+    struct provider_config p = kit_provider();
+    struct upstream_request out;
+    struct model_request req;
+    struct error e = {0};
+    struct buf ignored;
+
+    p.structured_output = function;
+    kit_parse(FORMAT("\"schema\":{\"type\":\"object\",\"properties\":{\"t\":{\"type\":"
+                     "\"string\"}}}"),
+              &req);
+    upstream_request_init(&out);
+    buf_init(&ignored, 100);
+    assert_int_equal(kit_ops()->encode_chat(&p, "Up", &req, &call, &out, &ignored, &e), 0);
+    assert_non_null(strstr(buf_text(&out.body),
+                           ",\"functions\":[{\"name\":\"w\",\"description\":\"Gives the answer.\","
+                           "\"parameters\":{\"type\":\"object\",\"properties\":{\"t\":{\"type\":"
+                           "\"string\"}}}}],\"function_call\":{\"name\":\"w\"}"));
+    assert_null(strstr(buf_text(&out.body), "response_format"));
+    upstream_request_clear(&out);
+    buf_clear(&ignored);
+    model_request_clear(&req);
+}
+
 static void given_schema_it_cannot_hold_the_answer_to_when_encoded_then_refused(void **state)
 {
     assert_refused(FORMAT("\"schema\":{}"), XR_EUNSUPPORTED, "response_format");
@@ -712,6 +739,7 @@ int main(void)
         cmocka_unit_test(given_unsupported_parameters_when_encoded_then_refused_by_name),
         cmocka_unit_test(given_steering_parameters_when_encoded_then_dropped_and_named),
         cmocka_unit_test(given_json_schema_when_encoded_then_native_with_its_own_bytes),
+        cmocka_unit_test(given_schema_by_a_function_when_encoded_then_it_must_be_called),
         cmocka_unit_test(given_schema_it_cannot_hold_the_answer_to_when_encoded_then_refused),
         cmocka_unit_test(given_system_messages_when_encoded_then_one_first_and_later_ones_user),
         cmocka_unit_test(given_contents_when_encoded_then_one_text),

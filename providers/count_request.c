@@ -34,6 +34,7 @@ static const struct chat_rule input_rules[] = {
     {.name = "model", .kind = CHAT_TEXT, .min = 1, .max = CHAT_MODEL_BYTES - 1},
     {.name = "messages", .kind = CHAT_ANY, .check = refuse_beside_input},
     {.name = "input", .kind = CHAT_ANY, .required = true, .check = check_input},
+    {.name = "method", .kind = CHAT_WORD, .words = "local|provider"},
 };
 
 static bool is_given(const cJSON *root, const char *name)
@@ -53,7 +54,11 @@ static int check_messages(const cJSON *root, struct error *e)
 {
     static const struct place messages = {.name = "messages"};
     int rc = chat_check_fields(root, e);
+    const char *method = json_string(root, "method");
 
+    if (rc == 0 && method != NULL && strcmp(method, "provider") == 0)
+        return error_set(e, XR_EINVALID, "method",
+                         "'method': providers count texts alone; send 'input', or leave it out.");
     if (rc == 0)
         return chat_check_calls(json_get(root, messages.name), &messages, e);
     if (strcmp(e->param, messages.name) == 0 && !is_given(root, messages.name))
@@ -87,6 +92,8 @@ int count_request_parse(const char *text, size_t len, struct count_request *out,
     out->model = is_given(root, "model") ? json_string(root, "model") : "";
     if (is_text) {
         out->input = json_get(root, "input");
+        out->by_provider =
+            is_given(root, "method") && strcmp(json_string(root, "method"), "provider") == 0;
         return 0;
     }
     out->messages = json_get(root, "messages");

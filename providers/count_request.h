@@ -4,6 +4,7 @@
 #define XROUTER_PROVIDERS_COUNT_REQUEST_H
 
 #include <cjson/cJSON.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/error.h"
@@ -14,6 +15,7 @@ struct count_request {
     const cJSON *messages; /* NULL if input is given */
     const cJSON *tools;    /* or the older functions; NULL = absent */
     const cJSON *input;    /* a string or a non-empty array of strings; NULL if messages are */
+    bool by_provider;      /* method "provider", of input alone */
 };
 
 /* With messages the same text as a chat request is accepted, and refused with the same words

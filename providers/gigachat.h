@@ -70,6 +70,13 @@ int gigachat_encode_removal(const struct provider_config *p, const char *id,
 int gigachat_encode_embeddings(const char *upstream_model, const struct model_request *req,
                                struct buf *out, struct buf *ignored, struct error *e);
 
+/* gigachat_count.c: the provider_ops' functions. */
+int gigachat_encode_count(const struct provider_config *p, const char *upstream_model,
+                          const cJSON *input, const struct upstream_call *call,
+                          struct upstream_request *out, struct error *e);
+int gigachat_decode_count(const char *body, size_t len, size_t texts, int64_t *tokens,
+                          struct error *e);
+
 /* gigachat_parameters.c: the provider_ops' supports. */
 bool gigachat_supports(const struct provider_config *p, const char *parameter);
 

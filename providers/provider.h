@@ -118,6 +118,15 @@ struct provider_ops {
                           const struct upstream_call *call, struct upstream_request *out,
                           struct error *e);
 
+    /* How many tokens texts are for one of the provider's models: input is a string or strings,
+     * texts how many. NULL = it does not count for others. decode: of the body of a 200; 0 with
+     * their sum, or XR_EUPSTREAM. */
+    int (*encode_count)(const struct provider_config *p, const char *upstream_model,
+                        const cJSON *input, const struct upstream_call *call,
+                        struct upstream_request *out, struct error *e);
+    int (*decode_count)(const char *body, size_t len, size_t texts, int64_t *tokens,
+                        struct error *e);
+
     /* One stream's decoder: bytes of OpenAI-shaped SSE are appended to out (whole events only).
      * new: NULL when out of memory; all arguments are borrowed. */
     void *(*stream_new)(const struct provider_config *p, const struct model_request *req,

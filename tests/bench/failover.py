@@ -1,4 +1,4 @@
-"""`make failover`: the first of two providers fails in every way that the simulator knows, ten thousand times; then
+"""`make failover`: the first of two providers fails in eleven ways and by two timeouts, ten thousand times; then
 clients that read a kilobyte a second of a stream of 100 MB. Prints a line a figure, exits with 1 if one is missed.
 FAILOVER_REQUESTS and FAILOVER_SECONDS shorten or lengthen it."""
 

@@ -304,6 +304,47 @@ def test_schema_behind_results_of_functions_is_a_function(gateway, sim):
     assert body["function_call"] == {"name": "city"}
 
 
+# --- tokens, counted by the provider
+
+
+def count(gateway, **body):
+    return gateway.request("POST", "/v1/tokens/count", {"model": "GigaChat-2", **body}, True)
+
+
+def asked(sim):
+    return sim.stats()["requests"]["/v1/tokens/count"]
+
+
+def test_provider_counts_texts_when_asked_to(gateway, sim):
+    assert count(gateway, input="Привет").json["method"] != "provider"
+    assert asked(sim) == {}
+    answer = count(gateway, input=["Привет, мир!", "abc"], method="provider")
+    assert answer.json["method"] == "provider" and answer.json["tokens"] == 5
+    assert count(gateway, input="abcd", method="provider").json["tokens"] == 2
+    sim.expire_tokens()
+    assert count(gateway, input="abcd", method="provider").json["method"] == "provider"
+    assert asked(sim) == {"200": 3, "401": 1}
+    refused = count(gateway, messages=[QUESTION], method="provider")
+    assert refused.status == 400 and refused.error["param"] == "method"
+
+
+@pytest.mark.parametrize("scenario", ["status:500", "status:403:html", "malformed:0", "reset:0"])
+def test_provider_that_cannot_count_is_replaced_by_our_own_count(gateway, sim, scenario):
+    # Twice: what a kept-alive connection loses is repeated on a new one.
+    sim.script({"scenario": scenario, "path": "/v1/tokens/count", "times": 2})
+    answer = count(gateway, input="abcd", method="provider")
+    assert answer.status == 200 and answer.json["method"] != "provider" and answer.json["tokens"] > 0
+
+
+def test_provider_at_its_limit_is_not_asked_to_count(make_gateway, sim):
+    gateway = make_gateway(provider={"max_concurrent": 1})
+    stream = gateway.stream("[[words:200]] [[chunk_ms:20]]")
+    next(stream.events())
+    assert count(gateway, input="abcd", method="provider").json["method"] != "provider"
+    assert asked(sim) == {}
+    stream.close()
+
+
 # --- files: uploaded before the call, removed after it
 
 PIXEL = (

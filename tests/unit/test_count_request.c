@@ -44,6 +44,21 @@ static void given_messages_when_parsed_then_they_and_the_tools(void **state)
     assert_null(r.root);
 }
 
+static void given_a_method_when_parsed_then_only_texts_go_to_the_provider(void **state)
+{
+    struct count_request r;
+
+    accept("{\"model\":\"m\",\"input\":\"x\",\"method\":\"provider\"}", &r);
+    assert_true(r.by_provider);
+    count_request_clear(&r);
+    accept("{\"model\":\"m\",\"input\":\"x\",\"method\":\"local\"}", &r);
+    assert_false(r.by_provider);
+    count_request_clear(&r);
+    refuse("{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],"
+           "\"method\":\"provider\"}",
+           "method", "'method': providers count texts alone; send 'input', or leave it out.");
+}
+
 static void given_functions_when_parsed_then_they_are_the_tools(void **state)
 {
     struct count_request r;
@@ -168,6 +183,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(given_messages_when_parsed_then_they_and_the_tools),
         cmocka_unit_test(given_functions_when_parsed_then_they_are_the_tools),
+        cmocka_unit_test(given_a_method_when_parsed_then_only_texts_go_to_the_provider),
         cmocka_unit_test(given_input_when_parsed_then_its_texts),
         cmocka_unit_test(given_duplicates_when_parsed_then_the_last_counts),
         cmocka_unit_test(given_wrong_input_when_parsed_then_named),

@@ -7,6 +7,7 @@
 #include "tests/sim/rules.h"
 
 #define SESSION_SLOTS 1024
+#define PROBES 8 /* neighbours that share a place before one is forgotten */
 #define MESSAGES_MAX 64
 
 struct session {
@@ -35,11 +36,28 @@ void sessions_reset(struct sessions *sessions)
         sessions->slots[i].key = 0;
 }
 
+/* The session's slot, or a free one near its place; where there is none, the first there. */
+static struct session *find_slot(struct sessions *sessions, uint64_t key)
+{
+    size_t place = (size_t)(key >> 1) % SESSION_SLOTS;
+    struct session *room = NULL;
+
+    for (size_t i = 0; i < PROBES; i++) {
+        struct session *slot = &sessions->slots[(place + i) % SESSION_SLOTS];
+
+        if (slot->key == key)
+            return slot;
+        if (slot->key == 0 && room == NULL)
+            room = slot;
+    }
+    return room != NULL ? room : &sessions->slots[place];
+}
+
 uint64_t sessions_cached_tokens(struct sessions *sessions, const char *id, size_t id_len,
                                 const cJSON *messages)
 {
     uint64_t key = hash_bytes(1, id, id_len) | 1;
-    struct session *session = &sessions->slots[(key >> 1) % SESSION_SLOTS];
+    struct session *session = find_slot(sessions, key);
     uint64_t cached = 0;
     size_t known = session->key == key ? session->count : 0;
     size_t at = 0;

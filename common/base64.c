@@ -1,6 +1,7 @@
 #include "common/base64.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <openssl/evp.h>
 #include <string.h>
 
@@ -23,20 +24,24 @@ int base64_put(struct buf *out, const void *data, size_t len)
 
 /* EVP_DecodeBlock() counts padding as zeros, accepts white space at the ends and padding anywhere.
  */
+static bool is_digit(unsigned char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' ||
+           c == '/';
+}
+
 static int check(const char *text, size_t len, size_t *padding)
 {
-    static const char alphabet[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bool is_good = true;
 
     *padding = 0;
     if (len % 4 != 0)
         return -EINVAL;
     while (*padding < 2 && *padding < len && text[len - 1 - *padding] == '=')
         ++*padding;
-    for (size_t i = 0; i < len - *padding; i++)
-        if (memchr(alphabet, text[i], sizeof(alphabet) - 1) == NULL)
-            return -EINVAL;
-    return 0;
+    for (size_t i = 0; i < len - *padding; i++) /* without a branch: images have millions */
+        is_good &= is_digit((unsigned char)text[i]);
+    return is_good ? 0 : -EINVAL;
 }
 
 int base64_decode(struct buf *out, const char *text, size_t len)

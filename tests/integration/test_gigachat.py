@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from harness import CREDENTIALS, wait_until
+from harness import CREDENTIALS, Sim, wait_until
 
 SYSTEM = {"role": "system", "content": "You know everything about rivers."}
 QUESTION = {"role": "user", "content": "Which one is the longest?"}
@@ -411,3 +411,33 @@ def test_images_that_cannot_be_uploaded_are_refused(gateway, sim, url):
     assert answer.status == 400
     assert answer.error["param"] == "messages[0].content[1].image_url.url"
     assert sim.stats()["requests"]["/v1/chat/completions"] == {}
+
+
+def test_files_stay_within_the_providers_limit(make_gateway, directory):
+    """One slot, ten clients with images: neither a file, nor its removal, nor a call is ever one too many."""
+    path = directory / "narrow"
+    path.mkdir()
+    clients = Sim(path).config["clients"]
+    clients[0]["max_concurrent"] = 1
+    narrow = Sim(path, clients=clients).start()
+    try:
+        gateway = make_gateway(provider={"base_url": narrow.url, "auth_url": narrow.url + "/api/v2/oauth",
+                                         "max_concurrent": 1})  # fmt: skip
+        statuses = []
+
+        def client():
+            for _ in range(3):
+                statuses.append(gateway.chat(messages=[with_image("[[words:3]] [[chunk_ms:2]]")]).status)
+
+        threads = [threading.Thread(target=client) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 30
+        wait_until(lambda: narrow.stats()["files_held"] == 0)
+        requests = narrow.stats()["requests"]
+        for path in ("/v1/files", "/v1/files/{id}", "/v1/chat/completions"):
+            assert requests[path] == {"200": 30}
+    finally:
+        narrow.stop()

@@ -1,8 +1,8 @@
 #include "common/base64.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define SLICE 3072 /* bytes; EVP's functions take an int */
@@ -22,14 +22,14 @@ int base64_put(struct buf *out, const void *data, size_t len)
     return out->err;
 }
 
-/* EVP_DecodeBlock() counts padding as zeros, accepts white space at the ends and padding anywhere.
- */
 static bool is_digit(unsigned char c)
 {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' ||
            c == '/';
 }
 
+/* EVP_DecodeBlock() counts padding as zeros, accepts white space at the ends and padding anywhere.
+ */
 static int check(const char *text, size_t len, size_t *padding)
 {
     bool is_good = true;

@@ -109,7 +109,8 @@ static int check_head(struct httpd *h, struct http_request *r, const char *versi
     r->idempotency_key = headers.idempotency_key;
     r->idempotency_key_len = headers.idempotency_key_len;
     if (headers.timeout_ms > 0)
-        r->deadline_ms = r->started_us / 1000 + (int64_t)headers.timeout_ms;
+        /* Rounded up: a client's patience never ends before the time that it has named. */
+        r->deadline_ms = (r->started_us + 999) / 1000 + (int64_t)headers.timeout_ms;
     if (strlen(r->target) >= HTTP_TARGET_MAX)
         return error_set(e, XR_EURITOOLONG, NULL, "The request's target is longer than %d bytes.",
                          HTTP_TARGET_MAX);

@@ -249,23 +249,48 @@ uint64_t log_dropped(void)
     return atomic_load_explicit(&logger.dropped, memory_order_relaxed);
 }
 
-void log_event(enum log_level level, const char *event, const char *fields, const char *format, ...)
+static void write_event(enum log_level level, const char *event, const char *fields,
+                        const char *format, va_list args)
 {
     char message[MESSAGE_MAX];
     int saved_errno = errno;
-    va_list args;
-    size_t len;
+    size_t len = format_message(message, format, args);
 
-    if (!log_is_on(level))
-        return;
-    va_start(args, format);
-    len = format_message(message, format, args);
-    va_end(args);
     if (logger.for_people)
         write_for_people(level, event, fields, message, len);
     else
         write_json(level, event, fields, message, len);
     errno = saved_errno;
+}
+
+void log_event(enum log_level level, const char *event, const char *fields, const char *format, ...)
+{
+    va_list args;
+
+    if (!log_is_on(level))
+        return;
+    va_start(args, format);
+    write_event(level, event, fields, format, args);
+    va_end(args);
+}
+
+void log_request_event(enum log_level level, const char *event, const char *request_id,
+                       const char *format, ...)
+{
+    char memory[FIELDS_MAX];
+    struct buf fields;
+    const char *text;
+    va_list args;
+
+    if (!log_is_on(level))
+        return;
+    buf_init_fixed(&fields, memory, sizeof(memory));
+    buf_str(&fields, "\"request_id\":");
+    json_put_text(&fields, request_id);
+    text = buf_text(&fields);
+    va_start(args, format);
+    write_event(level, event, text != NULL ? text : "", format, args);
+    va_end(args);
 }
 
 void log_access(const struct buf *object)

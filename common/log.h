@@ -36,6 +36,9 @@ uint64_t log_dropped(void);
  * fields is "" or ready-made JSON members without braces ("\"pid\":12,\"signal\":9"). */
 void log_event(enum log_level level, const char *event, const char *fields, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* The same, with "request_id" as its only field. */
+void log_request_event(enum log_level level, const char *event, const char *request_id,
+                       const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* One line of the access log; the buf holds a whole JSON object without newline. Too long a line
  * is counted as dropped. Lines wait for log_flush(), at most LOG_LINE_MAX bytes of them: each write

@@ -42,9 +42,9 @@ static void uploads_free(struct uploads *u)
 
 static void note_left_behind(const struct uploads *u, const struct error *e)
 {
-    log_event(LOG_WARN, "file_not_removed", u->request_id,
-              "a request's file stays with %s: it could not be removed: %s",
-              u->setup.provider->name, e->message);
+    log_request_event(LOG_WARN, "file_not_removed", u->request_id,
+                      "a request's file stays with %s: it could not be removed: %s",
+                      u->setup.provider->name, e->message);
 }
 
 static int encode_removal(void *arg, const struct upstream_call *call, struct upstream_request *out,

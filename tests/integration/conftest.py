@@ -49,6 +49,8 @@ def make_gateway(directory, sim):
     # Afterwards, because several may have been made for one directory.
     left = sorted({item for gateway in made for item in gateway.leftovers()})
     for gateway in made:
+        gateway.error_log()  # every line is JSON
+    for gateway in made:
         gateway.clear()
     assert left == []
 

@@ -96,6 +96,22 @@ static void given_event_when_logged_then_one_json_line(void **state)
     cJSON_Delete(tree);
 }
 
+static void given_requests_event_when_logged_then_its_id_is_a_field(void **state)
+{
+    struct fixture *f = *state;
+    cJSON *tree;
+
+    log_request_event(LOG_WARN, "breaker_changed", "req_\"1\"", "the breaker of %s", "x");
+    tree = read_line(f);
+    assert_string_equal(json_string(tree, "request_id"), "req_\"1\"");
+    assert_string_equal(json_string(tree, "event"), "breaker_changed");
+    assert_string_equal(json_string(tree, "message"), "the breaker of x");
+    cJSON_Delete(tree);
+    log_set_level(LOG_ERROR);
+    log_request_event(LOG_WARN, "breaker_changed", "req_1", "x");
+    assert_string_equal(read_text(f, f->error[0]), "");
+}
+
 static void given_level_when_below_then_silent(void **state)
 {
     struct fixture *f = *state;
@@ -259,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_PIPES(given_event_when_logged_then_one_json_line),
+        WITH_PIPES(given_requests_event_when_logged_then_its_id_is_a_field),
         WITH_PIPES(given_level_when_below_then_silent),
         WITH_PIPES(given_very_long_parts_when_logged_then_still_one_valid_line),
         WITH_PIPES(given_full_pipe_when_logged_then_dropped_and_counted_at_once),

@@ -215,6 +215,15 @@ static void clear_model(struct model_config *model)
     options_clear(&MODEL_TABLE, model);
 }
 
+static void clear_provider(struct provider_config *provider)
+{
+    for (size_t i = 0; i < provider->account_count; i++)
+        options_clear(&ACCOUNT_TABLE, &provider->accounts[i]);
+    free(provider->accounts);
+    free(provider->by_account); /* its secrets were borrowed */
+    options_clear(&PROVIDER_TABLE, provider);
+}
+
 void config_unref(struct config *config)
 {
     if (config == NULL || --config->references > 0)
@@ -222,7 +231,7 @@ void config_unref(struct config *config)
     for (size_t i = 0; i < config->model_count; i++)
         clear_model(&config->models[i]);
     for (size_t i = 0; i < config->provider_count; i++)
-        options_clear(&PROVIDER_TABLE, &config->providers[i]);
+        clear_provider(&config->providers[i]);
     for (size_t i = 0; i < config->tier_count; i++) {
         options_clear(&TIER_TABLE, &config->tiers[i]);
         free(config->tiers[i].name);
@@ -248,6 +257,14 @@ void config_restart_needed(const struct config *now, const struct config *next, 
         buf_printf(out, "%s%s", separator, o->path);
         separator = ", ";
     }
+}
+
+const struct provider_config *provider_by_account(const struct provider_config *provider,
+                                                  uint32_t account)
+{
+    return account <= provider->account_count && provider->by_account != NULL
+               ? &provider->by_account[account]
+               : provider;
 }
 
 /* strcmp() of a text with an end and one with a length. */

@@ -92,7 +92,7 @@
   X(SECRET,  credentials,              "credentials",              "",                0,       0,           yes, "",         "gigachat: authorization key, base64 of client_id:client_secret; others: API key") \
   X(TEXT,    scope,                    "scope",                    "GIGACHAT_API_PERS", 0,     0,           yes, "GIGACHAT_API_PERS|GIGACHAT_API_B2B|GIGACHAT_API_CORP", "OAuth scope") \
   X(PATH,    ca_bundle_file,           "ca_bundle_file",           "",                0,       0,           yes, "",         "certificate authorities for this provider alone, PEM; empty = the system's") \
-  X(U32,     max_concurrent,           "max_concurrent",           "1",               1,       100000,      yes, "requests", "parallel requests the tariff allows; from 1024 on they are not limited") \
+  X(U32,     max_concurrent,           "max_concurrent",           "1",               1,       100000,      yes, "requests", "parallel requests the tariff allows each account; from 1024 on they are not limited") \
   X(TEXT,    cached_tokens,            "cached_tokens",            "included",        0,       0,           yes, "included|excluded", "are cached tokens inside the provider's prompt_tokens") \
   X(TEXT,    structured_output,        "structured_output",        "native",          0,       0,           yes, "native|function", "gigachat: how an answer by a JSON schema is asked for: response_format, or a function that must be called, for models without it") \
   X(U32,     default_max_tokens,       "default_max_tokens",       "4096",            1,       10000000,    yes, "tokens",   "longest answer where the client names none and the API demands it (anthropic)") \
@@ -100,6 +100,13 @@
   X(MS,      first_byte_ms,            "first_byte_ms",            "120000",          10,      3600000,     yes, "ms",       "from the request sent to the first byte of the body") \
   X(MS,      idle_ms,                  "idle_ms",                  "60000",           10,      3600000,     yes, "ms",       "longest silence inside an answer") \
   X(MS,      total_ms,                 "total_ms",                 "600000",          10,      86400000,    yes, "ms",       "a whole attempt")
+
+#define ACCOUNT_OPTIONS(X) \
+  X(SECRET,  credentials,              "credentials",              "",                0,       0,           yes, "",         "as the provider's") \
+  X(TEXT,    user,                     "user",                     "",                0,       255,         yes, "",         "as the provider's") \
+  X(SECRET,  password,                 "password",                 "",                0,       0,           yes, "",         "as the provider's") \
+  X(PATH,    client_cert_file,         "client_cert_file",         "",                0,       0,           yes, "",         "as the provider's") \
+  X(PATH,    client_key_file,          "client_key_file",          "",                0,       0,           yes, "",         "as the provider's")
 
 #define MODEL_OPTIONS(X) \
   X(TEXT,    id,                       "id",                       NULL,              1,       95,           yes, "",         "public name") \
@@ -164,8 +171,19 @@ struct model_config {
     struct price *prices; /* sorted by from_at_ms */
     size_t price_count;
 };
+struct account_config {
+    ACCOUNT_OPTIONS(X)
+};
+#define CONFIG_ACCOUNTS_MAX 32 /* of one provider, its own included */
+#define CONFIG_SLOTS_MAX 1024  /* a max_concurrent from here on is no limit */
 struct provider_config {
     PROVIDER_OPTIONS(X)
+    struct account_config *accounts; /* beside the provider's own */
+    size_t account_count;
+    /* The provider as each account has it, its own ([0]) first: account_count + 1. They borrow from
+     * the provider and its accounts, and have none themselves. */
+    struct provider_config *by_account;
+    uint32_t account_index; /* counted through all providers of the config */
 };
 struct tier_config {
     char *name;
@@ -231,6 +249,10 @@ void config_restart_needed(const struct config *now, const struct config *next, 
 int config_describe_markdown(struct buf *out);
 int config_describe_schema(struct buf *out);
 
+/* The provider with the secrets of one of its accounts, 0 = its own. Lives as long as the config.
+ */
+const struct provider_config *provider_by_account(const struct provider_config *provider,
+                                                  uint32_t account);
 /* The model with that id or alias (compared with case), NULL if none. */
 const struct model_config *config_model(const struct config *config, const char *name, size_t len);
 /* The price of a model that is valid at at_ms; a zero price if none is. */

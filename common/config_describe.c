@@ -6,8 +6,9 @@
 #include "common/config_text.h"
 #include "common/json.h"
 
-static const struct option_table *const tables[] = {
-    &CONFIG_TABLE, &TIER_TABLE, &PROVIDER_TABLE, &MODEL_TABLE, &CANDIDATE_TABLE, &PRICE_TABLE};
+static const struct option_table *const tables[] = {&CONFIG_TABLE,  &TIER_TABLE,  &PROVIDER_TABLE,
+                                                    &ACCOUNT_TABLE, &MODEL_TABLE, &CANDIDATE_TABLE,
+                                                    &PRICE_TABLE};
 
 static void describe_default(const struct option *o, struct buf *out)
 {
@@ -153,6 +154,11 @@ static void put_array(const struct option_table *table, const char *required_sec
     buf_str(out, "}}");
 }
 
+static void put_provider_section(void *arg, const char *path, const char *name, struct buf *out)
+{
+    put_array(&ACCOUNT_TABLE, NULL, NULL, out);
+}
+
 static void put_candidate_section(void *arg, const char *path, const char *name, struct buf *out)
 {
     put_array(&PRICE_TABLE, NULL, NULL, out);
@@ -171,7 +177,7 @@ static void put_model_section(void *arg, const char *path, const char *name, str
 static void put_config_section(void *arg, const char *path, const char *name, struct buf *out)
 {
     if (strcmp(path, "providers") == 0) {
-        put_array(&PROVIDER_TABLE, NULL, NULL, out);
+        put_array(&PROVIDER_TABLE, NULL, put_provider_section, out);
     } else if (strcmp(path, "models") == 0) {
         put_array(&MODEL_TABLE, "candidates", put_model_section, out);
     } else {

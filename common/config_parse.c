@@ -159,12 +159,25 @@ static const struct node *first_of(const struct node *n)
     return n != NULL ? n->first : NULL;
 }
 
+static int parse_accounts(const struct config_parser *p, struct provider_config *provider,
+                          const struct node *array)
+{
+    int rc = open_array(p, array, CONFIG_ACCOUNTS_MAX - 1, sizeof(*provider->accounts),
+                        &provider->accounts);
+
+    for (const struct node *n = first_of(array); rc == 0 && n != NULL; n = n->next)
+        rc = parse_section(p, &ACCOUNT_TABLE, &provider->accounts[provider->account_count++], n);
+    return rc;
+}
+
 static int parse_provider(const struct config_parser *p, const struct node *n)
 {
     struct config *config = p->config;
     struct provider_config *provider = &config->providers[config->provider_count++];
     int rc = parse_section(p, &PROVIDER_TABLE, provider, n);
 
+    if (rc == 0)
+        rc = parse_accounts(p, provider, node_member(n, "accounts"));
     for (size_t i = 0; rc == 0 && i + 1 < config->provider_count; i++)
         if (strcmp(config->providers[i].name, provider->name) == 0)
             rc = config_fail(p, node_member(n, "name"),

@@ -45,8 +45,12 @@ int config_check(const struct config_parser *p);
 
 /* config_providers.c: the addresses that the file leaves out, and the keys that it must not. */
 int config_complete_providers(const struct config_parser *p);
+/* config_accounts.c: the provider as each of its accounts has it; *index counts through all
+ * providers. n is the provider's object. */
+int config_check_accounts(const struct config_parser *p, struct provider_config *provider,
+                          uint32_t *index, const struct node *n);
 /* config_auth.c: which options the provider's kind of auth needs, and which it has no use for. n is
- * the provider's object. */
+ * the provider's object, or its account's. */
 int config_check_auth(const struct config_parser *p, const struct provider_config *provider,
                       const struct node *n);
 /* A table of those addresses for the manual. */

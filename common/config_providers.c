@@ -87,10 +87,14 @@ int config_complete_providers(const struct config_parser *p)
 {
     const struct node *array = node_member(p->root, "providers");
     const struct node *n = array != NULL ? array->first : NULL;
+    uint32_t accounts = 0;
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && n != NULL && i < p->config->provider_count; i++, n = n->next)
+    for (size_t i = 0; rc == 0 && n != NULL && i < p->config->provider_count; i++, n = n->next) {
         rc = complete(p, &p->config->providers[i], n);
+        if (rc == 0)
+            rc = config_check_accounts(p, &p->config->providers[i], &accounts, n);
+    }
     return rc;
 }
 

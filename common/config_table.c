@@ -14,6 +14,7 @@ enum { RELOAD_no = false, RELOAD_yes = true };
 
 #define CONFIG_ROW(...) ROW(config, __VA_ARGS__)
 #define PROVIDER_ROW(...) ROW(provider_config, __VA_ARGS__)
+#define ACCOUNT_ROW(...) ROW(account_config, __VA_ARGS__)
 #define MODEL_ROW(...) ROW(model_config, __VA_ARGS__)
 #define CANDIDATE_ROW(...) ROW(candidate_config, __VA_ARGS__)
 #define PRICE_ROW(...) ROW(price, __VA_ARGS__)
@@ -21,6 +22,7 @@ enum { RELOAD_no = false, RELOAD_yes = true };
 
 ROWS(CONFIG_OPTIONS, CONFIG_ROW);
 ROWS(PROVIDER_OPTIONS, PROVIDER_ROW);
+ROWS(ACCOUNT_OPTIONS, ACCOUNT_ROW);
 ROWS(MODEL_OPTIONS, MODEL_ROW);
 ROWS(CANDIDATE_OPTIONS, CANDIDATE_ROW);
 ROWS(PRICE_OPTIONS, PRICE_ROW);
@@ -28,6 +30,7 @@ ROWS(TIER_OPTIONS, TIER_ROW);
 
 static const char *const no_sections[] = {NULL};
 static const char *const config_sections[] = {"providers", "models", "limits.tiers", NULL};
+static const char *const provider_sections[] = {"accounts", NULL};
 static const char *const candidate_sections[] = {"prices", NULL};
 static const char *const model_sections[] = {"aliases", "candidates", "prices", NULL};
 
@@ -40,7 +43,14 @@ const struct option_table CONFIG_TABLE =
     TABLE(CONFIG_OPTIONS, config_sections, "",
           "The file's root. A dot stands for an object inside an object.");
 const struct option_table PROVIDER_TABLE =
-    TABLE(PROVIDER_OPTIONS, no_sections, "providers[]", "One upstream service.");
+    TABLE(PROVIDER_OPTIONS, provider_sections, "providers[]",
+          "One upstream service. `accounts` is an array of further accounts there.");
+const struct option_table ACCOUNT_TABLE = TABLE(
+    ACCOUNT_OPTIONS, no_sections, "providers[].accounts[]",
+    "A further account at the provider, of the same kind of auth: it has the options that this "
+    "kind needs, and `max_concurrent` requests of its own. An API key of ours stays with one "
+    "account while that has a free slot; one that is refused or limited is left alone for a "
+    "while.");
 const struct option_table MODEL_TABLE =
     TABLE(MODEL_OPTIONS, model_sections, "models[]",
           "One model that clients may ask for. `aliases` is an array of further names.");

@@ -48,6 +48,7 @@ struct option_table {
 
 extern const struct option_table CONFIG_TABLE;
 extern const struct option_table PROVIDER_TABLE;
+extern const struct option_table ACCOUNT_TABLE;
 extern const struct option_table MODEL_TABLE;
 extern const struct option_table CANDIDATE_TABLE;
 extern const struct option_table PRICE_TABLE;

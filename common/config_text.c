@@ -165,6 +165,19 @@ static void encode_prices(const struct encoding *encoding, const struct price *p
     }
 }
 
+static void encode_provider_section(void *arg, const char *path, const char *name, struct buf *out)
+{
+    const struct encoding *encoding = arg;
+    const struct provider_config *provider = encoding->section;
+
+    buf_byte(out, '[');
+    for (size_t i = 0; i < provider->account_count; i++) {
+        separate(out);
+        encode_section(encoding, &ACCOUNT_TABLE, &provider->accounts[i], NULL, out);
+    }
+    buf_byte(out, ']');
+}
+
 static void encode_candidate_section(void *arg, const char *path, const char *name, struct buf *out)
 {
     const struct encoding *encoding = arg;
@@ -222,7 +235,8 @@ static void encode_config_section(void *arg, const char *path, const char *name,
     if (strcmp(path, "providers") == 0)
         for (size_t i = 0; i < config->provider_count; i++) {
             separate(out);
-            encode_section(encoding, &PROVIDER_TABLE, &config->providers[i], NULL, out);
+            encode_section(encoding, &PROVIDER_TABLE, &config->providers[i],
+                           encode_provider_section, out);
         }
     else
         for (size_t i = 0; i < config->model_count; i++) {

@@ -7,7 +7,7 @@
 #include "common/container.h"
 #include "common/log.h"
 
-#define PROVIDERS_KNOWN 64
+#define ACCOUNTS_KNOWN TOKEN_LEASES_MAX
 #define POLL_MS 5              /* another worker fetches: how often we look */
 #define FETCH_BODY_MAX 65536   /* a token answer is about 1.3 KB */
 #define FETCH_TIMEOUT_MS 20000 /* of one token request, and so of the lease */
@@ -36,8 +36,8 @@ struct token_source {
     struct token_wait *waits;
     struct timer poll;
     unsigned round;
-    uint64_t known_generation;  /* of the configuration that known belongs to */
-    int known[PROVIDERS_KNOWN]; /* lease of each provider + 1, 0 = not looked up yet */
+    uint64_t known_generation; /* of the configuration that known belongs to */
+    int known[ACCOUNTS_KNOWN]; /* lease of each account + 1, 0 = not looked up yet */
 };
 
 static void unlink_wait(struct token_source *s, struct token_wait *wait)
@@ -287,21 +287,21 @@ void token_source_free(struct token_source *s)
 static int find_lease(struct token_source *s, const struct config *config,
                       const struct provider_config *p)
 {
-    size_t provider = (size_t)(p - config->providers);
+    uint32_t account = p->account_index;
     int found;
 
     if (s->known_generation != config->generation) {
         memset(s->known, 0, sizeof(s->known));
         s->known_generation = config->generation;
     }
-    if (provider < PROVIDERS_KNOWN && s->known[provider] != 0)
-        return s->known[provider] - 1;
+    if (account < ACCOUNTS_KNOWN && s->known[account] != 0)
+        return s->known[account] - 1;
     if (p->credentials[0] != '\0')
         found = token_lease_find(s->leases, p->auth_url, p->credentials, p->scope);
     else
         found = token_lease_find(s->leases, p->auth_url, p->password, p->user);
-    if (provider < PROVIDERS_KNOWN && found >= 0)
-        s->known[provider] = found + 1;
+    if (account < ACCOUNTS_KNOWN && found >= 0)
+        s->known[account] = found + 1;
     return found;
 }
 

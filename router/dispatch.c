@@ -10,7 +10,6 @@
 #include "common/secret.h"
 
 #define BUDGET_ONE 100 /* a repeat, in hundredths of one */
-#define X              /* what a quiet time saves up */
 #define REPEAT_SHIFT_MAX 16
 
 enum try_state {
@@ -54,17 +53,20 @@ struct failure_class {
     bool goes_on;      /* another candidate may do better */
     bool may_repeat;   /* so may the same one, a little later */
     bool is_providers; /* it counts against the target's breaker */
+    /* It is one account's: that gets no requests for so long, and another one of the same provider
+     * may do better at once. 0 = it is not. */
+    int64_t account_rest_ms;
 };
 
 static const struct failure_class FAILURE_CLASSES[] = {
-    {XR_EUNSUPPORTED, 1, true, false, false}, {XR_ENOPROVIDER, 2, true, false, false},
-    {XR_ECONTEXT, 3, true, false, false},     {XR_EQUOTA, 4, true, false, false},
-    {XR_EUPSTREAMAUTH, 5, true, false, true}, {XR_EBUSY, 6, true, true, false},
-    {XR_ETIMEOUT, 7, true, false, true},      {XR_EUPSTREAM, 8, true, true, true},
+    {XR_EUNSUPPORTED, 1, true, false, false, 0},     {XR_ENOPROVIDER, 2, true, false, false, 0},
+    {XR_ECONTEXT, 3, true, false, false, 0},         {XR_EQUOTA, 4, true, false, false, 60000},
+    {XR_EUPSTREAMAUTH, 5, true, false, true, 30000}, {XR_EBUSY, 6, true, true, false, 1000},
+    {XR_ETIMEOUT, 7, true, false, true, 0},          {XR_EUPSTREAM, 8, true, true, true, 0},
 };
 
 /* What the client or the gateway is to blame for is told at once. */
-static const struct failure_class FINAL = {0, 9, false, false, false};
+static const struct failure_class FINAL = {0, 9, false, false, false, 0};
 
 static const struct failure_class *class_of(int number)
 {
@@ -151,8 +153,9 @@ static void note_state(const struct dispatch *d, const struct target *t)
     enum breaker_state state =
         breaker_state_now(&t->breaker, d->setup.config, loop_now_ms(loop_of(d)));
 
-    log_event(state == BREAKER_CLOSED ? LOG_INFO : LOG_WARN, "breaker_changed", d->setup.request_id,
-              "the breaker of %s at %s is %s", t->model, t->provider, BREAKER_STATE_NAMES[state]);
+    log_request_event(state == BREAKER_CLOSED ? LOG_INFO : LOG_WARN, "breaker_changed",
+                      d->setup.request_id, "the breaker of %s at %s is %s", t->model, t->provider,
+                      BREAKER_STATE_NAMES[state]);
 }
 
 /* What the attempt says about its target. */
@@ -167,10 +170,36 @@ static void judge(struct dispatch *d, int rc)
         return;
     if (first_us > 0)
         target_note_first_byte(t, first_us);
-    if (wait_ms > 0)
-        target_close_for(t, now_ms, wait_ms);
+    if (wait_ms > 0) {
+        int64_t rest_ms = queue_rest_ms(d->dispatcher->engine->queues, &d->ticket);
+
+        /* Not beyond the return of another account. */
+        target_close_for(t, now_ms, rest_ms > 0 && rest_ms < wait_ms ? rest_ms : wait_ms);
+    }
     if (breaker_note(&t->breaker, d->setup.config, rc < 0 && class_of(rc)->is_providers, now_ms))
         note_state(d, t);
+}
+
+/* Whether the failure was the account's, and the provider has another one; then it is no failure of
+ * the provider's. */
+static bool rest_account(struct dispatch *d, int rc)
+{
+    int64_t rest_ms = class_of(rc)->account_rest_ms;
+    int64_t asked_ms = attempt_retry_after_ms(d->attempt);
+    struct target *t = target_of(d, d->current);
+
+    if (rest_ms < asked_ms)
+        rest_ms = asked_ms;
+    if (class_of(rc)->account_rest_ms == 0 ||
+        !queue_rest_account(d->dispatcher->engine->queues, &d->ticket, rest_ms))
+        return false;
+    log_request_event(rc == XR_EBUSY ? LOG_INFO : LOG_WARN, "account_rests", d->setup.request_id,
+                      "account %u of %s gets no requests for %lld ms: %s", d->ticket.account,
+                      candidate_at(d, d->current)->provider->name, (long long)rest_ms,
+                      error_info(rc)->text);
+    if (t != NULL)
+        breaker_forget(&t->breaker);
+    return true;
 }
 
 static void next_step(struct dispatch *d);
@@ -203,10 +232,12 @@ static void on_attempt_end(void *arg, int rc, const struct error *e)
     struct candidate_try *try = &d->tries[d->current];
     /* The source of tokens repeats by itself. */
     bool may_repeat = class->may_repeat && attempt_was_sent(d->attempt);
+    bool has_other_account = rest_account(d, rc);
     struct error failure = {0};
     int64_t wait_ms = 0;
 
-    judge(d, rc);
+    if (!has_other_account)
+        judge(d, rc);
     if (rc < 0) {
         failure = *e; /* it goes with the attempt */
         wait_ms = attempt_retry_after_ms(d->attempt);
@@ -215,7 +246,7 @@ static void on_attempt_end(void *arg, int rc, const struct error *e)
     queue_leave(d->dispatcher->engine->queues, &d->ticket);
     if (rc < 0) {
         remember(d, &failure, wait_ms);
-        try->state = TRY_FAILED;
+        try->state = has_other_account ? TRY_DUE : TRY_FAILED;
         try->may_repeat = may_repeat;
         try->failures++;
     }
@@ -264,8 +295,9 @@ static void pass_over_broken(struct dispatch *d, size_t i, const struct target *
 static bool begin(struct dispatch *d, size_t i)
 {
     const struct route_candidate *c = candidate_at(d, i);
+    const struct provider_config *provider = provider_by_account(c->provider, d->ticket.account);
     const struct attempt_setup setup = {.config = d->setup.config,
-                                        .provider = c->provider,
+                                        .provider = provider,
                                         .candidate = c->config,
                                         .request = d->setup.request,
                                         .identity = &d->identity,
@@ -339,12 +371,10 @@ static bool is_switched_off(const struct dispatch *d, size_t i)
 /* 0 = a slot is held, 1 = waits, XR_EBUSY. */
 static int take_slot(struct dispatch *d, size_t i, uint32_t length)
 {
-    int provider = provider_index(d, i);
+    const struct queue_place place =
+        queue_place_of(candidate_at(d, i)->provider, provider_index(d, i));
 
-    if (provider < 0)
-        return 0; /* no place in the statistics: unlimited */
-    return queue_enter(d->dispatcher->engine->queues, &d->ticket, (size_t)provider,
-                       candidate_at(d, i)->provider->max_concurrent, d->setup.key_id, length,
+    return queue_enter(d->dispatcher->engine->queues, &d->ticket, &place, d->setup.key_id, length,
                        d->setup.config->queue_wait_ms);
 }
 

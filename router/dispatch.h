@@ -4,6 +4,8 @@
  *
  * - A candidate is passed over while its provider is switched off, its breaker open, or the
  *   provider has asked to be left alone (Retry-After).
+ * - What was one account's failure (its limit, its quota, its secrets) is tried again at once with
+ *   another account of the same provider, if it has one.
  * - If one fails the next begins at once. When all have been tried, the first that may be repeated
  *   is, after a backoff with full jitter (or the provider's Retry-After), as long as
  * retry.attempts, the worker's budget of repeats and the request's deadline allow it.

@@ -49,6 +49,7 @@ static bool take(struct provider_count *c, const struct route_candidate *candida
     const struct dispatcher *d = c->dispatcher;
     int provider = counters_find_provider(d->engine->region, candidate->provider->name);
     int target = targets_find(d->targets, candidate->provider->name, candidate->config->model);
+    struct queue_place place;
     int64_t wait_ms;
 
     c->candidate = candidate;
@@ -57,21 +58,21 @@ static bool take(struct provider_count *c, const struct route_candidate *candida
         targets_bar(d->targets, provider, target < 0 ? NULL : target_at(d->targets, (size_t)target),
                     c->setup.config, loop_now_ms(d->engine->loop), &wait_ms) != TARGET_FREE)
         return false;
-    return provider < 0 ||
-           queue_enter(d->engine->queues, &c->ticket, (size_t)provider,
-                       candidate->provider->max_concurrent, c->setup.key_id, 0, 0) == 0;
+    place = queue_place_of(candidate->provider, provider);
+    return queue_enter(d->engine->queues, &c->ticket, &place, c->setup.key_id, 0, 0) == 0;
 }
 
 static int ask(struct provider_count *c)
 {
-    const struct side_call_setup setup = {.config = c->setup.config,
-                                          .provider = c->candidate->provider,
-                                          .ops = c->ops,
-                                          .request_id = c->setup.request_id,
-                                          .timeout_ms = TIMEOUT_MS,
-                                          .encode = encode,
-                                          .on_end = on_end,
-                                          .arg = c};
+    const struct side_call_setup setup = {
+        .config = c->setup.config,
+        .provider = provider_by_account(c->candidate->provider, c->ticket.account),
+        .ops = c->ops,
+        .request_id = c->setup.request_id,
+        .timeout_ms = TIMEOUT_MS,
+        .encode = encode,
+        .on_end = on_end,
+        .arg = c};
     struct error e = {0};
 
     return side_call_start(c->dispatcher->engine, &setup, &c->call, &e);

@@ -32,8 +32,9 @@ struct provider_queue {
     _Atomic uint64_t waiting[WAITING_WORDS]; /* a bit an entry: its tag and key hold */
     _Atomic uint32_t round;                  /* of the entry that was first last */
     _Atomic uint32_t arrivals;
-    _Atomic int64_t turned_ms; /* when a turn came last */
-    _Atomic int64_t pace_ms;   /* between two turns, a moving average */
+    _Atomic int64_t turned_ms;                            /* when a turn came last */
+    _Atomic int64_t pace_ms;                              /* between two turns, a moving average */
+    _Atomic int64_t resting_until_ms[QUEUE_ACCOUNTS_MAX]; /* monotonic */
     struct entry entries[QUEUE_WAITERS_MAX];
 };
 
@@ -63,6 +64,7 @@ static uint64_t region_layout(void)
         sizeof(struct entry),
         QUEUE_SLOTS_MAX,
         QUEUE_WAITERS_MAX,
+        QUEUE_ACCOUNTS_MAX,
     };
 
     return shm_layout_hash(0, LAYOUT, sizeof(LAYOUT));
@@ -94,12 +96,41 @@ struct queue_region *queue_region_get(const struct shm *shm)
 
 /* ---- slots ---- */
 
-/* The index of a slot that is ours now, or -EAGAIN. */
-static int take(struct provider_queue *q, size_t worker, uint32_t limit)
+struct queue_place queue_place_of(const struct provider_config *provider, int index)
 {
-    uint32_t most = limit < QUEUE_SLOTS_MAX ? limit : QUEUE_SLOTS_MAX;
+    return (struct queue_place){.provider = index < 0 ? SIZE_MAX : (size_t)index,
+                                .accounts = (uint32_t)provider->account_count + 1,
+                                .limit = provider->max_concurrent};
+}
 
-    for (uint32_t i = 0; i < most; i++) {
+static bool is_resting(const struct provider_queue *q, uint32_t account, int64_t now_ms)
+{
+    return atomic_load_explicit(&q->resting_until_ms[account], memory_order_relaxed) > now_ms;
+}
+
+/* Those that get requests: bit by bit. Should all rest, they all do. */
+static uint32_t awake(const struct provider_queue *q, uint32_t accounts)
+{
+    int64_t now_ms = accounts > 1 ? clock_monotonic_ms() : 0;
+    uint32_t all = accounts < 32 ? (UINT32_C(1) << accounts) - 1 : UINT32_MAX;
+    uint32_t bits = all;
+
+    for (uint32_t i = 0; accounts > 1 && i < accounts; i++)
+        if (is_resting(q, i, now_ms))
+            bits &= ~(UINT32_C(1) << i);
+    return bits != 0 ? bits : all;
+}
+
+/* Where a key's search begins. */
+static uint32_t home_of(uint64_t key, uint32_t accounts)
+{
+    return (uint32_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> 32) % accounts;
+}
+
+static int take_of(struct provider_queue *q, size_t worker, const struct queue_place *place,
+                   uint32_t account)
+{
+    for (uint32_t i = account; i < place->limit * place->accounts; i += place->accounts) {
         uint32_t nobody = 0;
 
         if (atomic_load_explicit(&q->slots[i], memory_order_relaxed) == 0 &&
@@ -107,6 +138,38 @@ static int take(struct provider_queue *q, size_t worker, uint32_t limit)
             return (int)i;
     }
     return -EAGAIN;
+}
+
+/* Whether t has a slot now. */
+static bool take(struct provider_queue *q, size_t worker, struct queue_ticket *t)
+{
+    uint32_t accounts = t->place.accounts, bits = awake(q, accounts);
+    uint32_t home = home_of(t->key, accounts);
+
+    for (uint32_t i = 0; i < accounts; i++) {
+        uint32_t account = (home + i) % accounts;
+        int slot = -EAGAIN;
+
+        if ((bits >> account & 1) != 0)
+            slot = take_of(q, worker, &t->place, account);
+        if (slot < 0)
+            continue;
+        t->account = account;
+        t->slot = (uint32_t)slot + 1;
+        return true;
+    }
+    return false;
+}
+
+/* Without slots: the key's account, or the next one that is awake. */
+static uint32_t choose_account(const struct provider_queue *q, const struct queue_place *place,
+                               uint64_t key)
+{
+    uint32_t account = home_of(key, place->accounts), bits = awake(q, place->accounts);
+
+    while ((bits >> account & 1) == 0)
+        account = (account + 1) % place->accounts;
+    return account;
 }
 
 /* ---- entries ---- */
@@ -230,7 +293,7 @@ static void note_turn(struct provider_queue *q, int64_t now_ms)
 
 static struct provider_queue *queue_of(const struct queues *q, const struct queue_ticket *t)
 {
-    return &q->region->queues[t->provider];
+    return &q->region->queues[t->place.provider];
 }
 
 static void link_ticket(struct queues *q, struct queue_ticket *t)
@@ -269,20 +332,17 @@ static bool try_turn(struct queues *q, struct queue_ticket *t, int *rc)
 {
     struct provider_queue *pq = queue_of(q, t);
     int64_t now_ms = clock_monotonic_ms();
-    int slot = -EAGAIN;
+    bool has_slot = first_of(pq) == t->entry - 1 && take(pq, q->worker, t);
 
-    if (first_of(pq) == t->entry - 1)
-        slot = take(pq, q->worker, t->limit);
-    if (slot < 0 && now_ms < t->deadline_ms)
+    if (!has_slot && now_ms < t->deadline_ms)
         return false;
-    if (slot >= 0) {
+    if (has_slot) {
         atomic_store(&pq->round, (uint32_t)(atomic_load(&pq->entries[t->entry - 1].tag) >> 32));
         note_turn(pq, now_ms);
-        t->slot = (uint32_t)slot + 1;
     }
     stop_waiting(q, t);
     wake_first(pq, q->wake_fds); /* there may be a slot for the next one, too */
-    *rc = slot >= 0 ? 0 : XR_EBUSY;
+    *rc = has_slot ? 0 : XR_EBUSY;
     return true;
 }
 
@@ -368,24 +428,25 @@ void queues_free(struct queues *q)
     free(q);
 }
 
-int queue_enter(struct queues *q, struct queue_ticket *t, size_t provider, uint32_t limit,
+int queue_enter(struct queues *q, struct queue_ticket *t, const struct queue_place *place,
                 uint64_t key, uint32_t length, int64_t wait_ms)
 {
     struct provider_queue *pq;
     int index;
 
-    t->slot = t->entry = 0;
-    t->provider = provider;
-    t->limit = limit;
-    if (limit >= QUEUE_SLOTS_MAX || provider >= q->region->providers)
-        return 0; /* no limit */
+    t->account = t->slot = t->entry = 0;
+    t->place = *place;
+    t->key = key;
+    if (place->provider >= q->region->providers)
+        return 0; /* nothing is counted */
     pq = queue_of(q, t);
-    /* Nobody overtakes those that wait. */
-    index = has_waiting(pq) ? -EAGAIN : take(pq, q->worker, limit);
-    if (index >= 0) {
-        t->slot = (uint32_t)index + 1;
+    if (place->limit >= QUEUE_SLOTS_MAX) {
+        t->account = choose_account(pq, place, key);
         return 0;
     }
+    /* Nobody overtakes those that wait. */
+    if (!has_waiting(pq) && take(pq, q->worker, t))
+        return 0;
     index = add_entry(pq, q->worker, key, length);
     if (index < 0)
         return XR_EBUSY;
@@ -403,8 +464,8 @@ int queue_enter(struct queues *q, struct queue_ticket *t, size_t provider, uint3
 void queue_pass(struct queue_ticket *from, struct queue_ticket *to)
 {
     assert(from->entry == 0 && to->entry == 0 && to->slot == 0);
-    to->provider = from->provider;
-    to->limit = from->limit;
+    to->place = from->place;
+    to->account = from->account;
     to->slot = from->slot;
     from->slot = 0;
 }
@@ -423,6 +484,40 @@ void queue_leave(struct queues *q, struct queue_ticket *t)
     if (t->entry > 0)
         stop_waiting(q, t);
     wake_first(pq, q->wake_fds);
+}
+
+bool queue_rest_account(struct queues *q, const struct queue_ticket *t, int64_t rest_ms)
+{
+    uint32_t others = t->place.accounts > 1 ? ~(UINT32_C(1) << t->account) : 0;
+    struct provider_queue *pq;
+    int64_t until_ms, seen;
+
+    if (t->place.provider >= q->region->providers)
+        return false;
+    pq = queue_of(q, t);
+    if ((awake(pq, t->place.accounts) & others) == 0)
+        return false;
+    until_ms = clock_monotonic_ms() + rest_ms;
+    seen = atomic_load(&pq->resting_until_ms[t->account]);
+    while (seen < until_ms &&
+           !atomic_compare_exchange_weak(&pq->resting_until_ms[t->account], &seen, until_ms))
+        ;
+    return true;
+}
+
+int64_t queue_rest_ms(const struct queues *q, const struct queue_ticket *t)
+{
+    int64_t now_ms = clock_monotonic_ms(), first_ms = 0;
+
+    if (t->place.provider >= q->region->providers)
+        return 0;
+    for (uint32_t i = 0; i < t->place.accounts; i++) {
+        int64_t left_ms = atomic_load(&queue_of(q, t)->resting_until_ms[i]) - now_ms;
+
+        if (left_ms > 0 && (first_ms == 0 || left_ms < first_ms))
+            first_ms = left_ms;
+    }
+    return first_ms;
 }
 
 int64_t queue_retry_after_ms(const struct queues *q, size_t provider)
@@ -467,4 +562,14 @@ void queue_look(const struct queue_region *r, size_t provider, uint32_t *taken, 
     for (uint32_t i = 0; i < QUEUE_SLOTS_MAX; i++)
         *taken += atomic_load(&r->queues[provider].slots[i]) != 0;
     *waiting = count_waiting(&r->queues[provider]);
+}
+
+uint32_t queue_resting(const struct queue_region *r, size_t provider)
+{
+    int64_t now_ms = clock_monotonic_ms();
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; provider < r->providers && i < QUEUE_ACCOUNTS_MAX; i++)
+        count += is_resting(&r->queues[provider], i, now_ms);
+    return count;
 }

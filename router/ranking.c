@@ -42,6 +42,7 @@ static uint64_t rank_by_cost(const struct route_setup *setup, const struct route
 static uint64_t rank_by_load(const struct route_setup *setup, const struct route_candidate *c)
 {
     uint32_t taken, waiting;
+    uint64_t slots;
     int index;
 
     if (setup->queue == NULL || setup->counters == NULL)
@@ -50,7 +51,8 @@ static uint64_t rank_by_load(const struct route_setup *setup, const struct route
     if (index < 0)
         return 0;
     queue_look(setup->queue, (size_t)index, &taken, &waiting);
-    return ((uint64_t)taken + waiting) * SHARE_ONE / c->provider->max_concurrent;
+    slots = (uint64_t)c->provider->max_concurrent * (c->provider->account_count + 1);
+    return ((uint64_t)taken + waiting) * SHARE_ONE / slots;
 }
 
 static const struct {

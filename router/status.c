@@ -147,9 +147,12 @@ static void put_provider(struct buf *out, struct targets_region *targets,
                                                                  : PROVIDER_SWITCH_NAMES[position]);
     json_put_field_u64(out, "slots_taken", taken);
     if (configured != NULL && configured->max_concurrent < QUEUE_SLOTS_MAX)
-        json_put_field_u64(out, "slots", configured->max_concurrent);
+        json_put_field_u64(out, "slots",
+                           configured->max_concurrent * (configured->account_count + 1));
     else
         json_put_field_text(out, "slots", NULL);
+    json_put_field_u64(out, "accounts", configured != NULL ? configured->account_count + 1 : 0);
+    json_put_field_u64(out, "accounts_resting", queue_resting(queue, provider));
     json_put_field_u64(out, "waiting", waiting);
     json_put_field_u64(out, "in_flight", counters.in_flight);
     put_models(out, targets, name);

@@ -43,12 +43,14 @@ static void put_providers(const cJSON *list, struct buf *out)
     struct ctl_table table;
     const cJSON *row;
 
-    ctl_table_init(&table, "llrrrr");
-    ctl_table_heading(&table, "PROVIDER|SWITCH|SLOTS TAKEN|OF|WAITING|IN FLIGHT");
+    ctl_table_init(&table, "llrrrrrr");
+    ctl_table_heading(&table, "PROVIDER|SWITCH|ACCOUNTS|RESTING|SLOTS TAKEN|OF|WAITING|IN FLIGHT");
     cJSON_ArrayForEach(row, list)
     {
         ctl_table_cell(&table, json_string(row, "name"));
         ctl_table_cell(&table, json_string(row, "switch"));
+        add_count(&table, row, "accounts");
+        add_count(&table, row, "accounts_resting");
         add_count(&table, row, "slots_taken");
         add_count(&table, row, "slots");
         add_count(&table, row, "waiting");

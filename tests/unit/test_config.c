@@ -139,6 +139,24 @@ static const struct bad_config bad_configs[] = {
     {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\","
      "\"user\":\"u\",\"password\":\"p\",\n\"credentials\":\"k\"}]}",
      2, 15, "providers[0].credentials", "auth \"password\" has no use for it"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"credentials\":\"a\",\n"
+     "\"accounts\":[{}]}]}",
+     2, 13, "providers[0].accounts[0]", "an account needs credentials of its own"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"credentials\":\"a\",\n"
+     "\"accounts\":[{\"credentials\":\"a\"}]}]}",
+     2, 13, "providers[0].accounts[0]", "the same account as that of the provider"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"credentials\":\"a\",\n"
+     "\"accounts\":[{\"credentials\":\"b\"},{\"credentials\":\"b\"}]}]}",
+     2, 33, "providers[0].accounts[1]", "the same account as another one of the provider"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"credentials\":\"a\","
+     "\"max_concurrent\":512,\n\"accounts\":[{\"credentials\":\"b\"}]}]}",
+     2, 12, "providers[0].accounts", "2 accounts with max_concurrent 512 are more than the 1023"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\","
+     "\"user\":\"u\",\"password\":\"p\",\n\"accounts\":[{\"credentials\":\"b\"}]}]}",
+     2, 28, "providers[0].accounts[0].credentials", "auth \"password\" has no use for it"},
+    {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"password\","
+     "\"user\":\"u\",\"password\":\"p\",\n\"accounts\":[{\"user\":\"v\"}]}]}",
+     2, 13, "providers[0].accounts[0]", "\"password\" is missing"},
     {"{\"providers\": [{\"name\":\"g\",\"type\":\"gigachat\",\"auth\":\"certificate\","
      "\"client_cert_file\":\"c\"}]}",
      1, 16, "providers[0]", "\"client_key_file\" is missing"},
@@ -300,6 +318,43 @@ static void given_full_config_when_parsed_then_every_value_arrives(void **state)
     assert_int_equal(model->prices[1].output_nano, INT64_C(65500000000));
     assert_int_equal(model->prices[0].input_nano, 1);
     config_unref(config);
+}
+
+static void given_accounts_when_parsed_then_the_provider_with_each_ones_secrets(void **state)
+{
+    struct config *config =
+        parse("{\"providers\":[{\"name\":\"a\",\"type\":\"gigachat\",\"credentials\":\"one\","
+              "\"max_concurrent\":3,\"accounts\":[{\"credentials\":\"two\"},"
+              "{\"credentials\":\"three\"}]},"
+              "{\"name\":\"b\",\"type\":\"gigachat\",\"auth\":\"password\",\"user\":\"u\","
+              "\"password\":\"p\",\"accounts\":[{\"user\":\"v\",\"password\":\"q\"}]}]}");
+    struct config *decoded = NULL;
+    struct config_error e;
+    struct buf text;
+
+    encode(config, false, &text);
+    assert_null(strstr(buf_text(&text), "two"));
+    assert_non_null(strstr(buf_text(&text), "\"accounts\""));
+    buf_clear(&text);
+    encode(config, true, &text);
+    assert_int_equal(config_decode(text.data, text.len, &decoded, &e), 0);
+    buf_wipe(&text);
+    config_unref(config);
+    for (uint32_t i = 0; i < 3; i++) {
+        static const char *const secrets[] = {"one", "two", "three"};
+        const struct provider_config *p = provider_by_account(&decoded->providers[0], i);
+
+        assert_string_equal(p->credentials, secrets[i]);
+        assert_string_equal(p->name, "a");
+        assert_string_equal(p->base_url, "https://api.giga.chat");
+        assert_int_equal(p->max_concurrent, 3);
+        assert_int_equal(p->account_index, i);
+    }
+    assert_string_equal(provider_by_account(&decoded->providers[0], 3)->credentials, "one");
+    assert_string_equal(provider_by_account(&decoded->providers[1], 1)->user, "v");
+    assert_string_equal(provider_by_account(&decoded->providers[1], 1)->password, "q");
+    assert_int_equal(provider_by_account(&decoded->providers[1], 1)->account_index, 4);
+    config_unref(decoded);
 }
 
 struct address_case {
@@ -1044,6 +1099,7 @@ int main(void)
         cmocka_unit_test(given_full_config_when_parsed_then_every_value_arrives),
         cmocka_unit_test(given_providers_without_addresses_when_parsed_then_those_of_their_apis),
         cmocka_unit_test(given_candidates_when_parsed_then_sorted_by_priority_in_file_order),
+        cmocka_unit_test(given_accounts_when_parsed_then_the_provider_with_each_ones_secrets),
         cmocka_unit_test(given_prices_when_asked_by_time_then_the_one_in_force),
         cmocka_unit_test(given_candidate_prices_when_asked_by_time_then_its_own_else_the_models),
         cmocka_unit_test(given_models_when_looked_up_then_by_id_and_alias_with_case),

@@ -37,6 +37,7 @@ struct request {
 };
 
 static unsigned order;
+static const struct queue_place one_slot = {0, 1, 1};
 
 static void on_turn(struct queue_ticket *t, int rc)
 {
@@ -84,7 +85,8 @@ static int teardown(void **state)
 static int enter(struct fixture *f, size_t worker, struct request *r, uint32_t limit, uint64_t key)
 {
     *r = (struct request){.ticket = {.on_turn = on_turn}};
-    return queue_enter(f->workers[worker], &r->ticket, 0, limit, key, LENGTH, LONG_MS);
+    return queue_enter(f->workers[worker], &r->ticket, &(struct queue_place){0, 1, limit}, key,
+                       LENGTH, LONG_MS);
 }
 
 static void turn_all(struct fixture *f)
@@ -196,7 +198,8 @@ static void given_a_full_queue_when_entered_then_busy(void **state)
 
     assert_int_equal(enter(f, 0, &holder, 1, 1), 0);
     assert_int_equal(enter(f, 0, &first, 1, 1), 1);
-    assert_int_equal(queue_enter(f->workers[1], &refused.ticket, 0, 1, 2, 1, LONG_MS), XR_EBUSY);
+    assert_int_equal(queue_enter(f->workers[1], &refused.ticket, &one_slot, 2, 1, LONG_MS),
+                     XR_EBUSY);
     assert_in_range(queue_retry_after_ms(f->workers[1], 0), 1000, 60000);
     queue_leave(f->workers[0], &first.ticket);
     queue_leave(f->workers[0], &holder.ticket);
@@ -211,7 +214,7 @@ static void given_a_deadline_when_no_turn_comes_then_busy(void **state)
     int64_t begun_ms = clock_monotonic_ms();
 
     assert_int_equal(enter(f, 0, &holder, 1, 1), 0);
-    assert_int_equal(queue_enter(f->workers[1], &impatient.ticket, 0, 1, 2, LENGTH, 30), 1);
+    assert_int_equal(queue_enter(f->workers[1], &impatient.ticket, &one_slot, 2, LENGTH, 30), 1);
     while (impatient.told == 0 && clock_monotonic_ms() < begun_ms + 5000)
         assert_true(loop_turn(f->loops[1], 1000) >= 0);
     assert_int_equal(impatient.rc, XR_EBUSY);
@@ -247,6 +250,106 @@ static void given_a_dead_worker_when_reaped_then_its_slots_and_turns_are_free(vo
     queue_leave(f->workers[1], &mine.ticket);
     queue_leave(f->workers[0], &living.ticket);
     assert_int_equal(taken(f), 0);
+}
+
+/* ---- accounts ---- */
+
+#define ACCOUNTS 3
+
+static int enter_pool(struct fixture *f, struct request *r, uint32_t limit, uint64_t key)
+{
+    *r = (struct request){.ticket = {.on_turn = on_turn}};
+    return queue_enter(f->workers[0], &r->ticket, &(struct queue_place){0, ACCOUNTS, limit}, key,
+                       LENGTH, LONG_MS);
+}
+
+static void
+given_accounts_when_entered_then_each_has_the_limit_and_the_keys_comes_first(void **state)
+{
+    struct fixture *f = *state;
+    struct request r[2 * ACCOUNTS], late;
+    unsigned of[ACCOUNTS] = {0};
+
+    for (size_t i = 0; i < 2 * ACCOUNTS; i++) {
+        assert_int_equal(enter_pool(f, &r[i], 2, 7), 0);
+        of[r[i].ticket.account]++;
+    }
+    assert_int_equal(r[0].ticket.account, r[1].ticket.account);
+    for (size_t i = 0; i < ACCOUNTS; i++)
+        assert_int_equal(of[i], 2);
+    assert_int_equal(enter_pool(f, &late, 2, 7), 1);
+    queue_leave(f->workers[0], &r[4].ticket);
+    turn_all(f);
+    assert_int_equal(late.told, 1);
+    assert_int_equal(late.ticket.account, r[4].ticket.account);
+    queue_leave(f->workers[0], &late.ticket);
+    for (size_t i = 0; i < 2 * ACCOUNTS; i++)
+        queue_leave(f->workers[0], &r[i].ticket);
+    assert_int_equal(taken(f), 0);
+}
+
+static void given_many_keys_when_entered_then_all_accounts_have_some(void **state)
+{
+    struct fixture *f = *state;
+    unsigned of[ACCOUNTS] = {0};
+
+    for (uint64_t key = 1; key <= 300; key++) {
+        struct request r;
+
+        assert_int_equal(enter_pool(f, &r, QUEUE_SLOTS_MAX, key), 0);
+        of[r.ticket.account]++;
+        queue_leave(f->workers[0], &r.ticket);
+    }
+    for (size_t i = 0; i < ACCOUNTS; i++)
+        assert_in_range(of[i], 60, 140);
+}
+
+static void given_an_account_that_rests_when_entered_then_another_one(void **state)
+{
+    static const uint32_t LIMITS[] = {1, QUEUE_SLOTS_MAX};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(LIMITS) / sizeof(LIMITS[0]); i++) {
+        struct request first, other, last;
+        int64_t begun_ms = clock_monotonic_ms();
+
+        assert_int_equal(enter_pool(f, &first, LIMITS[i], 7), 0);
+        assert_int_equal(queue_rest_ms(f->workers[0], &first.ticket), 0);
+        assert_true(queue_rest_account(f->workers[0], &first.ticket, 150));
+        assert_int_equal(queue_resting(f->region, 0), 1);
+        queue_leave(f->workers[0], &first.ticket);
+        assert_int_equal(enter_pool(f, &other, LIMITS[i], 7), 0);
+        assert_int_not_equal(other.ticket.account, first.ticket.account);
+        assert_true(queue_rest_account(f->workers[0], &other.ticket, LONG_MS));
+        queue_leave(f->workers[0], &other.ticket);
+        assert_int_equal(enter_pool(f, &last, LIMITS[i], 7), 0);
+        assert_int_not_equal(last.ticket.account, first.ticket.account);
+        assert_int_not_equal(last.ticket.account, other.ticket.account);
+        /* One is always there. */
+        assert_false(queue_rest_account(f->workers[0], &last.ticket, LONG_MS));
+        assert_in_range(queue_rest_ms(f->workers[0], &last.ticket), 1, 150);
+        queue_leave(f->workers[0], &last.ticket);
+        do { /* the first one is back */
+            assert_int_equal(enter_pool(f, &last, LIMITS[i], 7), 0);
+            queue_leave(f->workers[0], &last.ticket);
+        } while (last.ticket.account != first.ticket.account);
+        assert_true(clock_monotonic_ms() >= begun_ms + 150);
+        memset(f->region, 0, f->bytes);
+        queue_region_init(f->region, 2);
+    }
+}
+
+static void given_one_account_when_it_should_rest_then_it_does_not(void **state)
+{
+    struct fixture *f = *state;
+    struct request r;
+
+    assert_int_equal(enter(f, 0, &r, 1, 1), 0);
+    assert_false(queue_rest_account(f->workers[0], &r.ticket, LONG_MS));
+    assert_int_equal(queue_rest_ms(f->workers[0], &r.ticket), 0);
+    queue_leave(f->workers[0], &r.ticket);
+    assert_int_equal(enter(f, 0, &r, 1, 1), 0);
+    queue_leave(f->workers[0], &r.ticket);
 }
 
 /* ---- processes of their own ---- */
@@ -306,7 +409,8 @@ static void step(struct child *child)
             queue_leave(child->queues, &c->ticket);
         }
         if (c->left > 0 && c->ticket.slot == 0 && c->ticket.entry == 0 &&
-            queue_enter(child->queues, &c->ticket, 1, LIMIT, (uint64_t)i, 256, LONG_MS) == 0)
+            queue_enter(child->queues, &c->ticket, &(struct queue_place){1, 1, LIMIT}, (uint64_t)i,
+                        256, LONG_MS) == 0)
             note_inside(c);
     }
 }
@@ -370,6 +474,15 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(
             given_a_dead_worker_when_reaped_then_its_slots_and_turns_are_free, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            given_accounts_when_entered_then_each_has_the_limit_and_the_keys_comes_first, setup,
+            teardown),
+        cmocka_unit_test_setup_teardown(given_many_keys_when_entered_then_all_accounts_have_some,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(given_an_account_that_rests_when_entered_then_another_one,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(given_one_account_when_it_should_rest_then_it_does_not,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(
             given_many_processes_when_all_want_slots_then_never_more_than_the_limit, setup,
             teardown),

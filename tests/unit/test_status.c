@@ -126,7 +126,7 @@ given_a_slot_held_before_the_request_is_sent_when_draining_then_not_drained(void
 
     assert_non_null(loop);
     assert_int_equal(queues_new(loop, queue_region_get(f->shm), 0, &fd, &queues), 0);
-    assert_int_equal(queue_enter(queues, &ticket, 0, 4, 1, 0, 1000), 0);
+    assert_int_equal(queue_enter(queues, &ticket, &(struct queue_place){0, 1, 4}, 1, 0, 1000), 0);
     targets_set_switch(f->targets, 0, PROVIDER_DRAINING);
     assert_string_equal(json_string(provider(f, 0), "switch"), "draining");
     assert_member(provider(f, 0), "slots_taken", 1);

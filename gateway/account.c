@@ -53,8 +53,8 @@ static void refuse_ask(struct http_request *r, int rc)
         return;
     }
     if (rc == -EPROTO || rc == -ENOMEM) {
-        log_event(LOG_ERROR, "ask_failed", r->id_text, "the usage-writer was asked in vain: %s",
-                  strerror(-rc));
+        log_request_event(LOG_ERROR, "ask_failed", r->id_text,
+                          "the usage-writer was asked in vain: %s", strerror(-rc));
         refuse(r, XR_EINTERNAL, NULL, NULL);
         return;
     }

@@ -96,6 +96,7 @@
   X(TEXT,    cached_tokens,            "cached_tokens",            "included",        0,       0,           yes, "included|excluded", "are cached tokens inside the provider's prompt_tokens") \
   X(TEXT,    structured_output,        "structured_output",        "native",          0,       0,           yes, "native|function", "gigachat: how an answer by a JSON schema is asked for: response_format, or a function that must be called, for models without it") \
   X(U32,     default_max_tokens,       "default_max_tokens",       "4096",            1,       10000000,    yes, "tokens",   "longest answer where the client names none and the API demands it (anthropic)") \
+  X(MS,      facts_ms,                 "facts_ms",                 "600000",          0,       86400000,    yes, "ms",       "how often the provider is asked which models it has, and what its accounts have left, 0 = never") \
   X(MS,      connect_ms,               "connect_ms",               "5000",            10,      600000,      yes, "ms",       "look-up, TCP and TLS together") \
   X(MS,      first_byte_ms,            "first_byte_ms",            "120000",          10,      3600000,     yes, "ms",       "from the request sent to the first byte of the body") \
   X(MS,      idle_ms,                  "idle_ms",                  "60000",           10,      3600000,     yes, "ms",       "longest silence inside an answer") \

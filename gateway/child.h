@@ -19,6 +19,7 @@
 #include "gateway/title.h"
 #include "providers/addresses.h"
 #include "providers/token_lease.h"
+#include "router/facts.h"
 #include "router/queue.h"
 #include "router/targets.h"
 #include "usage/calibration.h"
@@ -55,6 +56,7 @@ struct instance {
     struct addresses_region *addresses;
     struct targets_region *targets;
     struct queue_region *queue;
+    struct facts_region *facts;
     struct keytable_region *keys;
     struct token_lease_region *tokens;
 };

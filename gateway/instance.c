@@ -56,6 +56,7 @@ static int create_public(struct instance *in, const char *name, const struct con
         calibration_region_spec(config->models_max),
         targets_region_spec(config->targets_max, config->providers_max),
         queue_region_spec(config->providers_max),
+        facts_region_spec(config->providers_max),
     };
     int rc = shm_create(name, 0640, specs, sizeof(specs) / sizeof(specs[0]), start_id, &in->shm);
 
@@ -73,6 +74,7 @@ static int create_public(struct instance *in, const char *name, const struct con
     calibration_region_init(region_at(in->shm, &specs[7]), config->models_max);
     targets_region_init(region_at(in->shm, &specs[8]), config->targets_max, config->providers_max);
     queue_region_init(region_at(in->shm, &specs[9]), config->providers_max);
+    facts_region_init(region_at(in->shm, &specs[10]), config->providers_max);
     return 0;
 }
 
@@ -105,6 +107,7 @@ static void find_regions(struct instance *in)
     in->calibration = calibration_region_get(in->shm);
     in->targets = targets_region_get(in->shm);
     in->queue = queue_region_get(in->shm);
+    in->facts = facts_region_get(in->shm);
     if (in->secret == NULL)
         return;
     in->keys = keytable_region_get(in->secret);

@@ -164,6 +164,13 @@ static int open_worker(struct worker *w)
         return rc;
     w->dispatcher = (struct dispatcher){
         .engine = &w->engine, .targets = instance->targets, .budget = DISPATCH_BUDGET_MAX};
+    rc = inquirer_new(&(struct inquirer_setup){.engine = &w->engine,
+                                               .facts = instance->facts,
+                                               .targets = instance->targets,
+                                               .config = &w->config},
+                      &w->inquirer);
+    if (rc < 0)
+        return rc;
     return httpd_new(&http, &w->httpd);
 }
 
@@ -172,6 +179,7 @@ static void close_worker(struct worker *w)
 {
     httpd_free(w->httpd);
     uploads_give_up(&w->engine);
+    inquirer_free(w->inquirer);
     queues_free(w->engine.queues);
     asker_free(w->asker);
     token_source_free(w->tokens);

@@ -7,6 +7,7 @@
 #include "gateway/httpd.h"
 #include "gateway/settlement.h"
 #include "router/dispatch.h"
+#include "router/inquiry.h"
 #include "usage/sender.h"
 
 struct asker; /* gateway/ask.h */
@@ -23,6 +24,7 @@ struct worker {
     struct token_source *tokens;
     struct engine engine;
     struct dispatcher dispatcher;
+    struct inquirer *inquirer;
     struct outbox *outbox;
     struct settlements settlements;
     struct usage_sender *sender;

@@ -6,8 +6,8 @@
 
 #include "providers/url.h"
 
-static void put_target(struct buf *head, const char *path, const char *standard_path,
-                       const char *endpoint)
+static void put_target(struct buf *head, const char *method, const char *path,
+                       const char *standard_path, const char *endpoint)
 {
     size_t len = strlen(path);
     struct buf target;
@@ -25,18 +25,18 @@ static void put_target(struct buf *head, const char *path, const char *standard_
     if (text == NULL)
         head->err = target.err;
     else
-        http1_put_request_line(head, "POST", text);
+        http1_put_request_line(head, method, text);
     buf_clear(&target);
 }
 
-int api_head_begin(struct buf *head, const char *base_url, const char *standard_path,
-                   const char *endpoint, struct error *e)
+int api_head_begin(struct buf *head, const char *method, const char *base_url,
+                   const char *standard_path, const char *endpoint, struct error *e)
 {
     struct url_parts url;
 
     if (url_split(base_url, &url) < 0)
         return error_set(e, XR_EUPSTREAMAUTH, NULL, "The provider's base_url is not valid.");
-    put_target(head, url.path, standard_path, endpoint);
+    put_target(head, method, url.path, standard_path, endpoint);
     http1_put_header(head, "Host", url.authority);
     http1_put_header(head, "User-Agent", API_USER_AGENT);
     return 0;
@@ -64,8 +64,10 @@ int api_head_end(struct upstream_request *r, struct error *e)
 {
     char length[24];
 
-    snprintf(length, sizeof(length), "%zu", r->body.len);
-    http1_put_header(&r->head, "Content-Length", length);
+    if (r->head.len < 4 || memcmp(r->head.data, "GET ", 4) != 0) {
+        snprintf(length, sizeof(length), "%zu", r->body.len);
+        http1_put_header(&r->head, "Content-Length", length);
+    }
     buf_str(&r->head, "\r\n");
     if (r->head.err == -ENOMEM || r->body.err == -ENOMEM)
         return error_set(e, -ENOMEM, NULL, NULL);

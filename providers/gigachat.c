@@ -11,7 +11,7 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
     int rc = gigachat_encode_body(p, upstream_model, req, call->files, &out->body, ignored, e);
 
     if (rc == 0)
-        rc = gigachat_head_begin(head, p->base_url, "/chat/completions", e);
+        rc = gigachat_head_begin(head, "POST", p->base_url, "/chat/completions", e);
     if (rc < 0)
         return rc;
     gigachat_put_authorization(head, p, call->token);
@@ -35,7 +35,7 @@ static int encode_embeddings(const struct provider_config *p, const char *upstre
     int rc = gigachat_encode_embeddings(upstream_model, req, &out->body, ignored, e);
 
     if (rc == 0)
-        rc = gigachat_head_begin(head, p->base_url, "/embeddings", e);
+        rc = gigachat_head_begin(head, "POST", p->base_url, "/embeddings", e);
     if (rc < 0)
         return rc;
     gigachat_put_authorization(head, p, call->token);
@@ -60,6 +60,9 @@ const struct provider_ops gigachat_ops = {
     .encode_removal = gigachat_encode_removal,
     .encode_count = gigachat_encode_count,
     .decode_count = gigachat_decode_count,
+    .encode_models = gigachat_encode_models,
+    .encode_balance = gigachat_encode_balance,
+    .decode_balance = gigachat_decode_balance,
     .stream_new = gigachat_stream_new,
     .stream_free = gigachat_stream_free,
     .decode_event = gigachat_decode_event,

@@ -11,10 +11,10 @@
 
 extern const struct provider_ops gigachat_ops;
 
-/* gigachat_head.c: request line ("POST {path}{/v1, unless the path has a version}{endpoint}"), Host
- * and User-Agent. endpoint "": the URL is the whole address. 0 or XR_EUPSTREAMAUTH. */
-int gigachat_head_begin(struct buf *head, const char *base_url, const char *endpoint,
-                        struct error *e);
+/* gigachat_head.c: request line ("{method} {path}{/v1, unless the path has a version}{endpoint}"),
+ * Host and User-Agent. endpoint "": the URL is the whole address. 0 or XR_EUPSTREAMAUTH. */
+int gigachat_head_begin(struct buf *head, const char *method, const char *base_url,
+                        const char *endpoint, struct error *e);
 /* A header whose value is a UUID of that version, made of the bytes. */
 #define UUID_BYTES 16
 void gigachat_put_uuid(struct buf *head, const char *name, const uint8_t bytes[UUID_BYTES],
@@ -76,6 +76,14 @@ int gigachat_encode_count(const struct provider_config *p, const char *upstream_
                           struct upstream_request *out, struct error *e);
 int gigachat_decode_count(const char *body, size_t len, size_t texts, int64_t *tokens,
                           struct error *e);
+
+/* gigachat_facts.c: the provider_ops' functions. A balance is told to prepaid accounts alone. */
+int gigachat_encode_models(const struct provider_config *p, const struct upstream_call *call,
+                           struct upstream_request *out, struct error *e);
+int gigachat_encode_balance(const struct provider_config *p, const struct upstream_call *call,
+                            struct upstream_request *out, struct error *e);
+int gigachat_decode_balance(const char *body, size_t len, struct account_balances *out,
+                            struct error *e);
 
 /* gigachat_parameters.c: the provider_ops' supports. */
 bool gigachat_supports(const struct provider_config *p, const char *parameter);

@@ -54,7 +54,7 @@ static int put_oauth_request(const struct provider_config *p, struct upstream_re
         return error_set(e, XR_EUPSTREAMAUTH, NULL, "The provider's credentials are not set.");
     if (secret_random(id, sizeof(id)) < 0)
         return error_set(e, XR_EINTERNAL, NULL, NULL);
-    rc = gigachat_head_begin(&out->head, p->auth_url, "", e);
+    rc = gigachat_head_begin(&out->head, "POST", p->auth_url, "", e);
     if (rc < 0)
         return rc;
     api_head_put_secret(&out->head, "Authorization", "Basic", p->credentials);
@@ -69,7 +69,7 @@ static int put_oauth_request(const struct provider_config *p, struct upstream_re
 static int put_password_request(const struct provider_config *p, struct upstream_request *out,
                                 struct error *e)
 {
-    int rc = gigachat_head_begin(&out->head, p->auth_url, "/token", e);
+    int rc = gigachat_head_begin(&out->head, "POST", p->auth_url, "/token", e);
     struct buf pair, text;
 
     if (rc < 0)

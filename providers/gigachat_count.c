@@ -8,7 +8,7 @@ int gigachat_encode_count(const struct provider_config *p, const char *upstream_
                           const cJSON *input, const struct upstream_call *call,
                           struct upstream_request *out, struct error *e)
 {
-    int rc = gigachat_head_begin(&out->head, p->base_url, "/tokens/count", e);
+    int rc = gigachat_head_begin(&out->head, "POST", p->base_url, "/tokens/count", e);
 
     if (rc < 0)
         return rc;

@@ -300,7 +300,7 @@ int gigachat_encode_upload(const struct provider_config *p, const struct model_r
         snprintf(boundary + 2 * i, 3, "%02x", random[i]);
     rc = put_form(&c.file, index, boundary, &out->body, e);
     if (rc == 0)
-        rc = gigachat_head_begin(&out->head, p->base_url, "/files", e);
+        rc = gigachat_head_begin(&out->head, "POST", p->base_url, "/files", e);
     if (rc < 0)
         return rc == -ENOMEM ? error_set(e, -ENOMEM, NULL, NULL) : rc;
     put_common(&out->head, p, call);
@@ -333,7 +333,7 @@ int gigachat_encode_removal(const struct provider_config *p, const char *id,
     int rc;
 
     snprintf(endpoint, sizeof(endpoint), "/files/%s/delete", id);
-    rc = gigachat_head_begin(&out->head, p->base_url, endpoint, e);
+    rc = gigachat_head_begin(&out->head, "POST", p->base_url, endpoint, e);
     if (rc < 0)
         return rc;
     put_common(&out->head, p, call);

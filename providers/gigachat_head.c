@@ -20,7 +20,8 @@ static bool has_version(const char *path, size_t len)
            path[len - digits - 2] == '/';
 }
 
-static void put_request_line(struct buf *out, const char *base_path, const char *endpoint)
+static void put_request_line(struct buf *out, const char *method, const char *base_path,
+                             const char *endpoint)
 {
     size_t len = strlen(base_path);
     struct buf target;
@@ -39,19 +40,19 @@ static void put_request_line(struct buf *out, const char *base_path, const char 
     if (text == NULL)
         out->err = target.err;
     else
-        http1_put_request_line(out, "POST", text);
+        http1_put_request_line(out, method, text);
     buf_clear(&target);
 }
 
-int gigachat_head_begin(struct buf *head, const char *base_url, const char *endpoint,
-                        struct error *e)
+int gigachat_head_begin(struct buf *head, const char *method, const char *base_url,
+                        const char *endpoint, struct error *e)
 {
     struct url_parts url;
 
     if (url_split(base_url, &url) < 0)
         return error_set(e, XR_EUPSTREAMAUTH, NULL, "The provider's %s is not valid.",
                          endpoint[0] == '\0' ? "auth_url" : "base_url");
-    put_request_line(head, url.path, endpoint);
+    put_request_line(head, method, url.path, endpoint);
     http1_put_header(head, "Host", url.authority);
     http1_put_header(head, "User-Agent", API_USER_AGENT); /* without one the API says 403 */
     return 0;

@@ -61,7 +61,7 @@ static int encode_chat(const struct provider_config *p, const char *upstream_mod
                                 ignored, e);
 
     if (rc == 0)
-        rc = api_head_begin(&out->head, p->base_url, "/v1", "/chat/completions", e);
+        rc = api_head_begin(&out->head, "POST", p->base_url, "/v1", "/chat/completions", e);
     return rc < 0 ? rc : put_head(p, upstream_model, req->stream, call->request_id, out, e);
 }
 
@@ -72,8 +72,21 @@ static int encode_embeddings(const struct provider_config *p, const char *upstre
     int rc = openai_encode_embeddings(upstream_model, req, &out->body, e);
 
     if (rc == 0)
-        rc = api_head_begin(&out->head, p->base_url, "/v1", "/embeddings", e);
+        rc = api_head_begin(&out->head, "POST", p->base_url, "/v1", "/embeddings", e);
     return rc < 0 ? rc : put_head(p, upstream_model, false, call->request_id, out, e);
+}
+
+static int encode_models(const struct provider_config *p, const struct upstream_call *call,
+                         struct upstream_request *out, struct error *e)
+{
+    int rc = api_head_begin(&out->head, "GET", p->base_url, "/v1", "/models", e);
+
+    if (rc < 0)
+        return rc;
+    put_key(openai_flavor_find(p->flavor), &out->head, p->credentials, "");
+    http1_put_header(&out->head, "Accept", "application/json");
+    http1_put_header(&out->head, "X-Request-ID", call->request_id);
+    return api_head_end(out, e);
 }
 
 const struct provider_ops openai_ops = {
@@ -82,6 +95,7 @@ const struct provider_ops openai_ops = {
     .takes_images = true,
     .supports = openai_supports,
     .encode_chat = encode_chat,
+    .encode_models = encode_models,
     .stream_new = openai_stream_new,
     .stream_free = openai_stream_free,
     .decode_event = openai_decode_event,

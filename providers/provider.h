@@ -75,6 +75,17 @@ enum decode_result {
     DECODE_DONE = 1  /* the answer is complete: what follows is not wanted */
 };
 
+/* What is left of an account's prepaid tokens. */
+#define BALANCES_MAX 8
+struct account_balance {
+    char model[56]; /* as the provider names it, or a family of models */
+    int64_t tokens;
+};
+struct account_balances {
+    uint64_t count;
+    struct account_balance of[BALANCES_MAX];
+};
+
 struct provider_ops {
     const char *name;     /* provider type in the config */
     enum framing framing; /* how a stream is cut */
@@ -126,6 +137,16 @@ struct provider_ops {
                         struct upstream_request *out, struct error *e);
     int (*decode_count)(const char *body, size_t len, size_t texts, int64_t *tokens,
                         struct error *e);
+
+    /* The request for the list of models (providers/models_list.h reads the answer); NULL = there
+     * is none. */
+    int (*encode_models)(const struct provider_config *p, const struct upstream_call *call,
+                         struct upstream_request *out, struct error *e);
+    /* What an account has left; NULL = the provider does not tell. decode: 0 or XR_EUPSTREAM. */
+    int (*encode_balance)(const struct provider_config *p, const struct upstream_call *call,
+                          struct upstream_request *out, struct error *e);
+    int (*decode_balance)(const char *body, size_t len, struct account_balances *out,
+                          struct error *e);
 
     /* One stream's decoder: bytes of OpenAI-shaped SSE are appended to out (whole events only).
      * new: NULL when out of memory; all arguments are borrowed. */

@@ -461,6 +461,25 @@ int queue_enter(struct queues *q, struct queue_ticket *t, const struct queue_pla
     return 1;
 }
 
+int queue_try_account(struct queues *q, struct queue_ticket *t, const struct queue_place *place,
+                      uint32_t account)
+{
+    struct provider_queue *pq;
+    int slot;
+
+    t->slot = t->entry = 0;
+    t->account = account;
+    t->place = *place;
+    if (place->limit >= QUEUE_SLOTS_MAX || place->provider >= q->region->providers)
+        return 0;
+    pq = queue_of(q, t);
+    slot = has_waiting(pq) ? -EAGAIN : take_of(pq, q->worker, place, account);
+    if (slot < 0)
+        return XR_EBUSY;
+    t->slot = (uint32_t)slot + 1;
+    return 0;
+}
+
 void queue_pass(struct queue_ticket *from, struct queue_ticket *to)
 {
     assert(from->entry == 0 && to->entry == 0 && to->slot == 0);

@@ -74,6 +74,9 @@ struct queue_ticket { /* embedded; zero = nothing held */
  * most length others wait before it is refused); XR_EBUSY = the queue is full. */
 int queue_enter(struct queues *q, struct queue_ticket *t, const struct queue_place *place,
                 uint64_t key, uint32_t length, int64_t wait_ms);
+/* A slot of that very account, without waiting: 0 or XR_EBUSY. */
+int queue_try_account(struct queues *q, struct queue_ticket *t, const struct queue_place *place,
+                      uint32_t account);
 /* The account of the slot that t holds gets no more requests for so long, if the provider has
  * another one that does. Else nothing happens, and false. */
 bool queue_rest_account(struct queues *q, const struct queue_ticket *t, int64_t rest_ms);

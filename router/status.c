@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/json.h"
+#include "router/facts_view.h"
 #include "router/queue.h"
 #include "router/targets.h"
 
@@ -101,7 +102,8 @@ static const struct provider_config *find_provider(const struct config *config, 
     return NULL;
 }
 
-static void put_models(struct buf *out, struct targets_region *targets, const char *provider)
+static void put_models(struct buf *out, struct targets_region *targets, const char *provider,
+                       const struct facts_models *offered)
 {
     int64_t now_ms = clock_monotonic_ms();
     const struct target *t;
@@ -119,25 +121,36 @@ static void put_models(struct buf *out, struct targets_region *targets, const ch
         is_first = false;
         buf_byte(out, '{');
         json_put_field_text(out, "model", t->model);
+        facts_put_offered(offered, t->model, out);
         put_target_state(out, &view);
         buf_byte(out, '}');
     }
     buf_byte(out, ']');
 }
 
-static void put_provider(struct buf *out, struct targets_region *targets,
-                         const struct queue_region *queue, const struct counters_region *names,
-                         const struct config *config, size_t provider)
+/* What the list reads, all of one instance. */
+struct provider_sources {
+    struct targets_region *targets;
+    const struct queue_region *queue;
+    const struct facts_region *facts; /* NULL: none */
+    const struct counters_region *names;
+    const struct config *config;
+};
+
+static void put_provider(struct buf *out, const struct provider_sources *from, size_t provider)
 {
-    const char *name = counters_provider_name(names, provider);
-    const struct provider_config *configured = find_provider(config, name);
-    enum provider_switch position = targets_switch(targets, provider);
+    const char *name = counters_provider_name(from->names, provider);
+    const struct provider_config *configured = find_provider(from->config, name);
+    enum provider_switch position = targets_switch(from->targets, provider);
     struct provider_counters counters;
+    struct facts_models offered = {0};
     uint32_t taken, waiting;
     bool is_idle;
 
-    queue_look(queue, provider, &taken, &waiting);
-    counters_sum_provider(names, provider, &counters);
+    queue_look(from->queue, provider, &taken, &waiting);
+    counters_sum_provider(from->names, provider, &counters);
+    if (from->facts != NULL)
+        facts_load_models(from->facts, provider, &offered);
     is_idle = taken == 0 && waiting == 0 && counters.in_flight == 0;
     buf_byte(out, '{');
     json_put_field_text(out, "name", name);
@@ -152,25 +165,29 @@ static void put_provider(struct buf *out, struct targets_region *targets,
     else
         json_put_field_text(out, "slots", NULL);
     json_put_field_u64(out, "accounts", configured != NULL ? configured->account_count + 1 : 0);
-    json_put_field_u64(out, "accounts_resting", queue_resting(queue, provider));
+    json_put_field_u64(out, "accounts_resting", queue_resting(from->queue, provider));
     json_put_field_u64(out, "waiting", waiting);
     json_put_field_u64(out, "in_flight", counters.in_flight);
-    put_models(out, targets, name);
+    facts_put_provider(from->facts, provider, out);
+    put_models(out, from->targets, name, &offered);
     buf_byte(out, '}');
 }
 
 int status_render_providers(const struct shm *shm, const struct counters_region *names,
                             const struct config *config, struct buf *out)
 {
-    struct targets_region *targets = targets_region_get(shm);
-    const struct queue_region *queue = queue_region_get(shm);
+    const struct provider_sources from = {.targets = targets_region_get(shm),
+                                          .queue = queue_region_get(shm),
+                                          .facts = facts_region_get(shm),
+                                          .names = names,
+                                          .config = config};
 
-    if (targets == NULL || queue == NULL)
+    if (from.targets == NULL || from.queue == NULL)
         return -EPROTO;
     buf_byte(out, '[');
     for (size_t i = 0; counters_provider_name(names, i) != NULL; i++) {
         buf_str(out, i == 0 ? "" : ",");
-        put_provider(out, targets, queue, names, config, i);
+        put_provider(out, &from, i);
     }
     buf_byte(out, ']');
     return out->err;
@@ -275,5 +292,6 @@ int status_render_prometheus(const struct shm *shm, const struct counters_region
         put_queues(out, targets, queue, names, &QUEUE_GAUGES[i]);
     for (size_t i = 0; i < sizeof(TARGET_GAUGES) / sizeof(TARGET_GAUGES[0]); i++)
         put_targets(out, targets, &TARGET_GAUGES[i]);
+    facts_put_prometheus(facts_region_get(shm), names, out);
     return out->err;
 }

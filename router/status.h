@@ -16,9 +16,9 @@ int status_render_json(const struct shm *shm, const struct counters_region *name
 int status_render_prometheus(const struct shm *shm, const struct counters_region *names,
                              struct buf *out);
 /* One array of the providers, each with its switch ("drained" once nothing is left at one that
- * drains), slots, requests and models: what `provider list --json` prints. The limit of a
- * provider's slots is the config's: null without one, or for a provider that the config has no
- * more. Returns out->err, or -EPROTO if the object has not these regions. */
+ * drains), accounts, slots, requests, balances and models: what `provider list --json` prints. The
+ * limit of a provider's slots is the config's: null without one, or for a provider that the config
+ * has no more. Returns out->err, or -EPROTO if the object has not these regions. */
 int status_render_providers(const struct shm *shm, const struct counters_region *names,
                             const struct config *config, struct buf *out);
 

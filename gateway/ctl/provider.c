@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/frame.h"
 #include "common/json.h"
 #include "router/status.h"
@@ -60,19 +61,30 @@ static void put_providers(const cJSON *list, struct buf *out)
     ctl_table_clear(&table);
 }
 
+/* Whether the provider lists the model; NULL = not known. */
+static const char *offered_text(const cJSON *row)
+{
+    const cJSON *offered = json_get(row, "offered");
+
+    if (!cJSON_IsBool(offered))
+        return NULL;
+    return cJSON_IsTrue(offered) ? "yes" : "no";
+}
+
 static void put_models(const cJSON *list, struct buf *out)
 {
     const cJSON *provider, *row;
     struct ctl_table table;
 
-    ctl_table_init(&table, "lllrrr");
-    ctl_table_heading(&table, "PROVIDER|MODEL|BREAKER|OPENED|LEFT ALONE MS|FIRST BYTE MS");
+    ctl_table_init(&table, "llllrrr");
+    ctl_table_heading(&table, "PROVIDER|MODEL|OFFERED|BREAKER|OPENED|LEFT ALONE MS|FIRST BYTE MS");
     cJSON_ArrayForEach(provider, list)
     {
         cJSON_ArrayForEach(row, json_get(provider, "models"))
         {
             ctl_table_cell(&table, json_string(provider, "name"));
             ctl_table_cell(&table, json_string(row, "model"));
+            ctl_table_cell(&table, offered_text(row));
             ctl_table_cell(&table, json_string(row, "breaker"));
             add_count(&table, row, "breaker_opened_total");
             add_count(&table, row, "left_alone_ms");
@@ -81,6 +93,44 @@ static void put_models(const cJSON *list, struct buf *out)
     }
     buf_byte(out, '\n');
     ctl_table_render(&table, out);
+    ctl_table_clear(&table);
+}
+
+static void add_age(struct ctl_table *table, const cJSON *row)
+{
+    int64_t at_ms = 0;
+
+    if (json_get_i64(row, "at_ms", &at_ms) == 0)
+        ctl_table_cell_i64(table, (clock_now_at_ms() - at_ms) / 1000);
+    else
+        ctl_table_cell(table, NULL);
+}
+
+/* Nothing where no provider tells. */
+static void put_balances(const cJSON *list, struct buf *out)
+{
+    const cJSON *provider, *row;
+    struct ctl_table table;
+    bool has_rows = false;
+
+    ctl_table_init(&table, "lrlrr");
+    ctl_table_heading(&table, "PROVIDER|ACCOUNT|MODEL|TOKENS LEFT|SECONDS AGO");
+    cJSON_ArrayForEach(provider, list)
+    {
+        cJSON_ArrayForEach(row, json_get(provider, "balances"))
+        {
+            has_rows = true;
+            ctl_table_cell(&table, json_string(provider, "name"));
+            add_count(&table, row, "account");
+            ctl_table_cell(&table, json_string(row, "model"));
+            add_count(&table, row, "tokens");
+            add_age(&table, row);
+        }
+    }
+    if (has_rows) {
+        buf_byte(out, '\n');
+        ctl_table_render(&table, out);
+    }
     ctl_table_clear(&table);
 }
 
@@ -97,6 +147,7 @@ static enum ctl_exit print_tables(const struct buf *json)
     buf_init(&out, LIST_BYTES_MAX);
     put_providers(list, &out);
     put_models(list, &out);
+    put_balances(list, &out);
     status = ctl_print(&out);
     buf_clear(&out);
     cJSON_Delete(list);

@@ -207,6 +207,7 @@ class Gateway:
                         "credentials": "file:credentials",
                         "scope": "GIGACHAT_API_PERS",
                         "max_concurrent": 10000,
+                        "facts_ms": 0,
                         "connect_ms": int(5000 * SLOW),
                     },
                     **(provider or {}),

@@ -63,6 +63,34 @@ static void identify(const struct conn *conn, struct caller *caller)
     caller->token = caller->client == NULL ? TOKEN_UNKNOWN : TOKEN_VALID;
 }
 
+void anthropic_answer_models(struct conn *conn)
+{
+    struct buf *body = sim_scratch(&conn->sim->body);
+    const struct sim_config *config = &conn->sim->config;
+    struct caller caller = {0};
+
+    identify(conn, &caller);
+    if (caller.token != TOKEN_VALID) {
+        http_reply_error(conn, 401, "invalid x-api-key");
+        return;
+    }
+    buf_str(body, "{\"data\":[");
+    for (size_t i = 0; i < config->model_count; i++) {
+        if (!sim_model_speaks(&config->models[i], DIALECT_ANTHROPIC))
+            continue;
+        if (body->data[body->len - 1] != '[')
+            buf_byte(body, ',');
+        buf_byte(body, '{');
+        json_put_field_text(body, "type", "model");
+        json_put_field_text(body, "id", config->models[i].id);
+        json_put_field_text(body, "display_name", config->models[i].id);
+        json_put_field_text(body, "created_at", "2025-01-01T00:00:00Z");
+        buf_byte(body, '}');
+    }
+    buf_str(body, "],\"has_more\":false}");
+    http_reply(conn, 200, conn->dialect->json_type, "", body->data, body->len);
+}
+
 void anthropic_answer_other(struct conn *conn)
 {
     http_reply_error(conn, 404, "Not found");

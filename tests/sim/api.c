@@ -38,6 +38,7 @@ static const struct {
     {"/openai/v1/models", false, ROUTE_OPENAI_MODELS},
     {"/openai/", true, ROUTE_OPENAI_OTHER},
     {"/anthropic/v1/messages", false, ROUTE_ANTHROPIC_CHAT},
+    {"/anthropic/v1/models", false, ROUTE_ANTHROPIC_MODELS},
     {"/anthropic/", true, ROUTE_ANTHROPIC_OTHER},
     {"/__sim/", true, ROUTE_SIM},
 };
@@ -73,6 +74,7 @@ static const struct endpoint endpoints[ROUTE_COUNT] = {
     [ROUTE_OPENAI_MODELS] = {"GET", &dialect_openai, openai_answer_models},
     [ROUTE_OPENAI_OTHER] = {NULL, &dialect_openai, openai_answer_other},
     [ROUTE_ANTHROPIC_CHAT] = {"POST", &dialect_anthropic, chat_answer},
+    [ROUTE_ANTHROPIC_MODELS] = {"GET", &dialect_anthropic, anthropic_answer_models},
     [ROUTE_ANTHROPIC_OTHER] = {NULL, &dialect_anthropic, anthropic_answer_other},
     [ROUTE_OTHER] = {NULL, &dialect_gigachat, gigachat_answer_other},
     [ROUTE_SIM] = {NULL, &dialect_gigachat, control_answer},

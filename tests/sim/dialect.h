@@ -69,7 +69,8 @@ void gigachat_answer_other(struct conn *conn);
 /* GET /openai/v1/models, and wrong paths below /openai/. */
 void openai_answer_models(struct conn *conn);
 void openai_answer_other(struct conn *conn);
-/* Wrong paths below /anthropic/. */
+/* GET /anthropic/v1/models, and wrong paths below /anthropic/. */
+void anthropic_answer_models(struct conn *conn);
 void anthropic_answer_other(struct conn *conn);
 
 #endif

@@ -27,6 +27,7 @@
     X(ROUTE_OPENAI_MODELS,   "/openai/v1/models") \
     X(ROUTE_OPENAI_OTHER,    "/openai") \
     X(ROUTE_ANTHROPIC_CHAT,  "/anthropic/v1/messages") \
+    X(ROUTE_ANTHROPIC_MODELS, "/anthropic/v1/models") \
     X(ROUTE_ANTHROPIC_OTHER, "/anthropic") \
     X(ROUTE_OTHER,           "other") \
     X(ROUTE_SIM,             "/__sim") /* not counted */

@@ -26,6 +26,7 @@ from harness import Gateway, Sim, private_directory, remove_directory, wait_unti
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = int(os.environ.get("BENCH_SECONDS", "5"))
 MODEL = "GigaChat-2"
+COMPATIBLE_MODEL = "compatible"  # the same model by the adapter for OpenAI-compatible APIs
 FILLER = "The quick brown fox jumps over the lazy dog and runs along the river bank. " * 11
 STREAM_CHUNKS = 100
 STREAM_GAP_MS = 20
@@ -101,8 +102,8 @@ def pss_kb(pids):
     return total
 
 
-def chat_body(text, stream=False):
-    body = {"model": MODEL, "messages": [{"role": "user", "content": text}]}
+def chat_body(text, stream=False, model=MODEL):
+    body = {"model": model, "messages": [{"role": "user", "content": text}]}
     if stream:
         body["stream"] = True
     return json.dumps(body)
@@ -221,11 +222,24 @@ def memory_with_streams(run, sim, target, streams=1000):
         wait_until(lambda: sim.stats()["in_flight"] == 0, 20, "the end of the streams")
 
 
+def gateway_with_both_dialects(directory, sim):
+    gateway = Gateway(directory, sim, workers=1)
+    (directory / "api-key").write_text("sk-sim")
+    gateway.config["providers"].append({
+        "name": "compatible", "type": "openai", "base_url": sim.url + "/openai/v1",
+        "credentials": "file:api-key", "max_concurrent": 10000, "facts_ms": 0})  # fmt: skip
+    gateway.config["models"].append({
+        "id": COMPATIBLE_MODEL, "tokenizer": "chars3",
+        "candidates": [{"provider": "compatible", "model": MODEL}]})  # fmt: skip
+    gateway.write_config()
+    return gateway
+
+
 def main():
     directory = private_directory()
     sim = Sim(directory, chunk_words=1).start()
     nginx = Nginx(directory, sim.port)
-    gateway = Gateway(directory, sim, workers=1).start()
+    gateway = gateway_with_both_dialects(directory, sim).start()
     token = sim_token(sim)
     run = Run(directory)
     targets = [
@@ -245,6 +259,11 @@ def main():
                       [plain[n]["worker_us"] for n in names], 2.2)  # fmt: skip
         missed += row("usage-writer CPU per request, us",
                       [None, plain["nginx"]["worker_us"], plain["xrouter"]["writer_us"]], 0.7)  # fmt: skip
+        body = chat_body(FILLER + "[[words:20]]", model=COMPATIBLE_MODEL)
+        compatible = run.rounds(targets[2:], body, 32, SECONDS)
+        missed += row("  the same by an OpenAI-compatible API, us",
+                      [plain["sim"]["worker_us"], plain["nginx"]["worker_us"],
+                       compatible["xrouter"]["worker_us"]], 2.2)  # fmt: skip
         row("requests/s, 32 connections", [plain[n]["rps"] for n in names])
         single = run.rounds(targets, chat_body(FILLER + "[[words:20]]"), 1, SECONDS)
         added = {f: [None] + [single[n][f] - single["sim"][f] for n in names[1:]]

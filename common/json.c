@@ -219,8 +219,11 @@ int json_put_field_time(struct buf *out, const char *name, int64_t at_ms)
 
 int json_put_tree(struct buf *out, const cJSON *tree)
 {
-    char *text = cJSON_PrintUnformatted(tree);
+    char *text;
 
+    if (cJSON_IsString(tree)) /* most trees are */
+        return json_put_text(out, tree->valuestring);
+    text = cJSON_PrintUnformatted(tree);
     if (text == NULL) {
         if (out->err == 0)
             out->err = -ENOMEM;

@@ -4,7 +4,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
-#include <stdio.h>
+
+#include "common/buf.h"
 
 #define TOKENS_PER_PRICE 1000000 /* prices are for a million tokens */
 #define PLACES_MAX 9
@@ -55,15 +56,22 @@ void money_format(int64_t nano, char out[MONEY_TEXT_BYTES])
 {
     uint64_t value = nano < 0 ? 0 - (uint64_t)nano : (uint64_t)nano;
     uint64_t fraction = value % (uint64_t)NANO_PER_CREDIT;
-    int places = PLACES_MAX;
-    int n = snprintf(out, MONEY_TEXT_BYTES, "%s%" PRIu64, nano < 0 ? "-" : "",
-                     value / (uint64_t)NANO_PER_CREDIT);
+    char digits[PLACES_MAX + 1]; /* the point, and what is not zero behind it */
+    size_t places = PLACES_MAX;
+    struct buf text;
 
-    if (fraction == 0)
-        return;
-    for (; fraction % 10 == 0; places--)
-        fraction /= 10;
-    snprintf(out + n, MONEY_TEXT_BYTES - (size_t)n, ".%0*" PRIu64, places, fraction);
+    buf_init_fixed(&text, out, MONEY_TEXT_BYTES);
+    buf_str(&text, nano < 0 ? "-" : "");
+    buf_u64(&text, value / (uint64_t)NANO_PER_CREDIT);
+    if (fraction > 0) {
+        for (; fraction % 10 == 0; places--)
+            fraction /= 10;
+        for (size_t i = places; i > 0; i--, fraction /= 10)
+            digits[i] = (char)('0' + fraction % 10);
+        digits[0] = '.';
+        buf_append(&text, digits, places + 1);
+    }
+    (void)buf_text(&text); /* ends it: there is room */
 }
 
 int64_t money_cost_nano(const struct price *price, int64_t tokens_input, int64_t tokens_cached,

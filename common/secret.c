@@ -195,7 +195,11 @@ int secret_hmac(const void *key, size_t key_len, const void *data, size_t len,
 
 int secret_sha256(const void *data, size_t len, uint8_t out[DIGEST_BYTES])
 {
-    return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) == 1 ? 0 : -ENOMEM;
+    static EVP_MD *sha256; /* found once: EVP_sha256() is looked up by its name at each use */
+
+    if (sha256 == NULL)
+        sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    return sha256 != NULL && EVP_Digest(data, len, out, NULL, sha256, NULL) == 1 ? 0 : -ENOMEM;
 }
 
 bool secret_equal(const void *a, const void *b, size_t len)

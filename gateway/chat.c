@@ -167,13 +167,15 @@ static void add_answer_headers(struct chat *chat)
     const struct route_candidate *c = dispatch_candidate(chat->dispatch, &attempts);
 
     if (c != NULL) {
-        http_add_header(chat->request, "x-xrouter-provider", "%s", c->provider->name);
-        http_add_header(chat->request, "x-xrouter-model", "%s", c->config->model);
+        http_add_header_text(chat->request, "x-xrouter-provider", c->provider->name,
+                             strlen(c->provider->name));
+        http_add_header_text(chat->request, "x-xrouter-model", c->config->model,
+                             strlen(c->config->model));
         http_add_header(chat->request, "x-xrouter-attempts", "%u", attempts);
     }
     if (chat->ignored.len > 0 && chat->ignored.err == 0)
-        http_add_header(chat->request, "x-xrouter-ignored", "%.*s", (int)chat->ignored.len,
-                        chat->ignored.data);
+        http_add_header_text(chat->request, "x-xrouter-ignored", chat->ignored.data,
+                             chat->ignored.len);
     add_timing(chat);
 }
 

@@ -448,6 +448,20 @@ void http_add_header(struct http_request *r, const char *name, const char *forma
     va_end(args);
 }
 
+void http_add_header_text(struct http_request *r, const char *name, const char *text, size_t len)
+{
+    struct http_header *header = &r->headers[r->header_count];
+
+    if (r->header_count == HTTP_HEADERS_MAX || len == 0)
+        return;
+    if (len > sizeof(header->value) - 1)
+        len = sizeof(header->value) - 1;
+    memcpy(header->value, text, len);
+    header->value[len] = '\0';
+    header->name = name;
+    r->header_count++;
+}
+
 void http_answer(struct http_request *r, unsigned status, const char *content_type,
                  struct buf *body)
 {

@@ -124,6 +124,7 @@ size_t httpd_open_requests(const struct httpd *h); /* public ones, not completed
 /* Adds a header to the coming answer; the value is cut to fit. name is a literal. */
 void http_add_header(struct http_request *r, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+void http_add_header_text(struct http_request *r, const char *name, const char *text, size_t len);
 /* Answers with the body's bytes (moved out). content_type is a literal. */
 void http_answer(struct http_request *r, unsigned status, const char *content_type,
                  struct buf *body);

@@ -6,8 +6,12 @@ static void put_phase(struct buf *out, const char *name, int64_t us)
 {
     int64_t tenths = us > 0 ? (us + US_PER_TENTH / 2) / US_PER_TENTH : 0;
 
-    buf_printf(out, "%s%s;dur=%lld.%lld", out->len > 0 ? ", " : "", name, (long long)(tenths / 10),
-               (long long)(tenths % 10));
+    buf_str(out, out->len > 0 ? ", " : "");
+    buf_str(out, name);
+    buf_str(out, ";dur=");
+    buf_i64(out, tenths / 10);
+    buf_byte(out, '.');
+    buf_i64(out, tenths % 10);
 }
 
 int server_timing_encode(struct buf *out, const struct server_timing *t, int64_t total_us)
@@ -29,5 +33,5 @@ void server_timing_add(struct http_request *r, const struct server_timing *t, in
 
     buf_init_fixed(&text, memory, sizeof(memory));
     if (server_timing_encode(&text, t, now_us - r->started_us) == 0)
-        http_add_header(r, "server-timing", "%.*s", (int)text.len, text.data);
+        http_add_header_text(r, "server-timing", text.data, text.len);
 }

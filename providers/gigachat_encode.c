@@ -66,16 +66,27 @@ static bool is_off(const struct dropped *d, const cJSON *item)
     return d->off_is_absent && (cJSON_IsFalse(item) || is_zero(item));
 }
 
+static const struct dropped *find_dropped(const char *name)
+{
+    for (size_t i = 0; i < sizeof(dropped) / sizeof(dropped[0]); i++)
+        if (dropped[i].name[0] == name[0] && strcmp(dropped[i].name, name) == 0)
+            return &dropped[i];
+    return NULL;
+}
+
 static void note_dropped(const cJSON *root, struct buf *ignored)
 {
-    for (size_t i = 0; i < sizeof(dropped) / sizeof(dropped[0]); i++) {
-        const cJSON *item = json_get(root, dropped[i].name);
+    const cJSON *item;
 
-        if (!is_given(item) || is_off(&dropped[i], item))
+    cJSON_ArrayForEach(item, root)
+    {
+        const struct dropped *d = find_dropped(item->string);
+
+        if (d == NULL || !is_given(item) || is_off(d, item))
             continue;
         if (ignored->len > 0)
             buf_str(ignored, ", ");
-        buf_str(ignored, dropped[i].name);
+        buf_str(ignored, d->name);
     }
 }
 

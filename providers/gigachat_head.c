@@ -1,6 +1,5 @@
 #include "providers/gigachat.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "common/secret.h"
@@ -62,14 +61,20 @@ void gigachat_put_uuid(struct buf *head, const char *name, const uint8_t bytes[U
                        unsigned version)
 {
     uint8_t b[UUID_BYTES];
+    static const size_t GROUPS[] = {8, 4, 4, 4, 12};
     char hex[2 * UUID_BYTES + 1];
-    char text[UUID_TEXT_BYTES];
+    char text[UUID_TEXT_BYTES], *at = text;
+    const char *from = hex;
 
     memcpy(b, bytes, sizeof(b));
     b[6] = (uint8_t)((b[6] & 0x0f) | (version << 4));
     b[8] = (uint8_t)((b[8] & 0x3f) | 0x80); /* the variant of RFC 9562 */
     hex_encode(b, sizeof(b), hex);
-    snprintf(text, sizeof(text), "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16,
-             hex + 20);
+    for (size_t i = 0; i < sizeof(GROUPS) / sizeof(GROUPS[0]); i++) {
+        memcpy(at, from, GROUPS[i]);
+        from += GROUPS[i];
+        at += GROUPS[i];
+        *at++ = from < hex + sizeof(hex) - 1 ? '-' : '\0';
+    }
     http1_put_header(head, name, text);
 }

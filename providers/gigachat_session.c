@@ -1,11 +1,12 @@
 #include "providers/gigachat.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "common/json.h"
 #include "common/secret.h"
+
+#define BEGINNING_BYTES 2000
 
 /* The messages a conversation begins with, its first question included: later turns have them too.
  * Trees, not the client's bytes: white space is free to change. */
@@ -36,7 +37,8 @@ int gigachat_put_session(const char *upstream_model, const struct model_request 
     if (req->key_id == 0)
         return 0;
     buf_init(&text, UPSTREAM_BODY_MAX);
-    buf_printf(&text, "%" PRIu64, req->key_id);
+    (void)buf_room(&text, BEGINNING_BYTES); /* in one go; a longer one grows */
+    buf_u64(&text, req->key_id);
     json_put_text(&text, upstream_model);
     put_beginning(req->messages, &text);
     rc = text.err < 0 ? text.err : secret_sha256(text.data, text.len, digest);

@@ -7,6 +7,10 @@
 #include "providers/gigachat.h"
 #include "providers/openai.h"
 
+/* Room for an ordinary request, so that it need not grow on its way there. */
+#define HEAD_BYTES 2000
+#define BODY_BYTES 2000
+
 /* Every adapter there is; a new one is one new line. */
 static const struct provider_ops *const adapters[] = {
     &gigachat_ops,
@@ -27,6 +31,8 @@ void upstream_request_init(struct upstream_request *r)
     memset(r, 0, sizeof(*r));
     buf_init_secret(&r->head, HTTP1_HEAD_MAX); /* it carries the key or the token */
     buf_init(&r->body, UPSTREAM_BODY_MAX);
+    (void)buf_room(&r->head, HEAD_BYTES); /* what fails here fails again where it is filled */
+    (void)buf_room(&r->body, BODY_BYTES);
 }
 
 void upstream_request_clear(struct upstream_request *r)

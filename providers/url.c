@@ -2,9 +2,10 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
+
+#include "common/buf.h"
 
 static bool is_name_char(char c)
 {
@@ -80,16 +81,18 @@ static const char *split_port(const char *text, struct url_parts *out)
 
 static int put_authority(struct url_parts *out)
 {
-    const char *open = strchr(out->host, ':') == NULL ? "" : "[";
-    const char *close = *open == '\0' ? "" : "]";
-    int n;
+    bool is_bracketed = strchr(out->host, ':') != NULL;
+    struct buf text;
 
-    if (out->port == (out->tls ? 443 : 80))
-        n = snprintf(out->authority, sizeof(out->authority), "%s%s%s", open, out->host, close);
-    else
-        n = snprintf(out->authority, sizeof(out->authority), "%s%s%s:%u", open, out->host, close,
-                     (unsigned)out->port);
-    return n > 0 && (size_t)n < sizeof(out->authority) ? 0 : -EINVAL;
+    buf_init_fixed(&text, out->authority, sizeof(out->authority));
+    buf_str(&text, is_bracketed ? "[" : "");
+    buf_str(&text, out->host);
+    buf_str(&text, is_bracketed ? "]" : "");
+    if (out->port != (out->tls ? 443 : 80)) {
+        buf_byte(&text, ':');
+        buf_u64(&text, out->port);
+    }
+    return buf_text(&text) != NULL ? 0 : -EINVAL;
 }
 
 int url_split(const char *url, struct url_parts *out)

@@ -277,7 +277,7 @@ static void given_steering_parameters_when_encoded_then_dropped_and_named(void *
              "\"prompt_cache_key\":\"k\",\"safety_identifier\":null,\"profanity_check\":false"),
         &x);
     assert_int_equal(x.rc, 0);
-    assert_string_equal(buf_text(&x.ignored), "seed, presence_penalty, logit_bias, user, "
+    assert_string_equal(buf_text(&x.ignored), "user, seed, presence_penalty, logit_bias, "
                                               "service_tier, prompt_cache_key, profanity_check");
     assert_string_equal(buf_text(&x.r.body), "{\"model\":\"Up\",\"messages\":[" USER "]}");
     encoded_clear(&x);

@@ -1,4 +1,4 @@
-"""`make failover`: the first of two providers fails in eleven ways and by two timeouts, ten thousand times; then
+"""`make failover`: the first of two providers fails in fourteen ways and by two timeouts, ten thousand times; then
 clients that read a kilobyte a second of a stream of 100 MB. Prints a line a figure, exits with 1 if one is missed.
 FAILOVER_REQUESTS and FAILOVER_SECONDS shorten or lengthen it."""
 
@@ -23,7 +23,7 @@ STREAMS = 8
 STREAM_KB = 512
 # Those of the last list end by a timeout: how long the next one waits is the timeout's.
 WAYS = ["status:500", "status:503:html", "status:429", "status:408", "status:401", "reset:0", "refuse:300",
-        "bad_chunk:1", "big_header:80", "auth_always"]  # fmt: skip
+        "bad_chunk:1", "big_header:80", "auth_always", "status:502", "cut:0", "malformed:0", "status:200:html"]  # fmt: skip
 TIMEOUTS = ["slow_headers:2000", "slow_first:2000"]
 
 missed = []

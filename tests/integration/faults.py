@@ -106,6 +106,20 @@ class Clock:
         self.shared.set(0, int(seconds * 1000))
 
 
+class Names:
+    """Look-ups by the gateway's processes: NAME.test is this machine, and NAME.hole.test has a server that never
+    answers while the hole is open."""
+
+    def __init__(self, gateway, is_open):
+        path = gateway.directory / "dns.hole"
+        self.shared = Shared(path, 1)
+        self.shared.set(0, int(is_open))
+        preload(gateway, "dns_shim", "XROUTER_DNS_FILE", path)
+
+    def close_hole(self):
+        self.shared.set(0, 0)
+
+
 def database(gateway):
     return gateway.directory / "state" / "xrouter.db"
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from faults import Names
 from harness import SLOW, Load, Sim, wait_until
 from ledger import row_id
 from upstreams import provider
@@ -287,6 +288,45 @@ def test_deadline_covers_the_queue(make_gateway, sim):
     answer = gateway.chat(headers={"x-request-timeout-ms": "200"})
     assert answer.status == 504 and 0.2 <= time.monotonic() - begun < 0.2 + 0.5 * SLOW
     running.close()
+
+
+# --- names that nobody answers for
+
+
+def at_name(sim, name, host, **fields):
+    url = f"http://{host}:{sim.port}"
+    return provider(sim, name, base_url=url, auth_url=url + "/api/v2/oauth", **fields)
+
+
+def test_a_black_hole_in_the_dns_is_one_providers_alone(make_gateway, sim, second):
+    """Scenario 40."""
+    gateway = make_gateway(start=False, options={"breaker": {"open_ms": 200}, "retry": {"attempts": 2}})
+    gateway.config["providers"] = [
+        at_name(sim, "one", "api.hole.test", connect_ms=int(300 * SLOW)), at_name(second, "two", "api.two.test")]  # fmt: skip
+    for model, names in zip(gateway.config["models"], (("two",), ("one", "two"), ("one",))):
+        upstream = model["candidates"][0]["model"]
+        model["candidates"] = [{"provider": n, "model": upstream, "priority": i} for i, n in enumerate(names)]
+    gateway.config["models"] = gateway.config["models"][:3]
+    names = Names(gateway, is_open=True)
+    gateway.write_config()
+    gateway.start()
+    # Its look-up hangs: what goes elsewhere never waits for it, in no worker.
+    asking = threading.Thread(target=lambda: [gateway.chat(model="GigaChat-2-Max") for _ in range(2)])
+    asking.start()
+    with Load(gateway, clients=6, count=300) as load:
+        load.join()
+    asking.join()
+    assert load.failed == [] and len(load.delivered) == 300
+    assert sorted(load.latencies)[-3] < 0.25 * SLOW
+    # Who may go elsewhere does.
+    answer = gateway.chat(model="GigaChat-2-Pro")
+    assert answer.status == 200 and answer.headers["x-xrouter-provider"] == "two"
+    answer = gateway.chat(model="GigaChat-2-Max")
+    assert answer.status in (502, 503, 504), answer.body
+    assert sim.stats()["connections_opened"] <= 1 + len(sim.log())  # ours alone: /__sim
+    # And when the name's server answers again it is found.
+    names.close_hole()
+    wait_until(lambda: gateway.chat(model="GigaChat-2-Max").status == 200, 10, "the provider")
 
 
 # --- what is told about it

@@ -143,6 +143,10 @@ static int read_event(struct stream *s, const cJSON *root, struct json_span text
         s->created_at = 0;
     if (!reading.has_choices && reading.usage != NULL)
         return take_usage_chunk(s, text, &reading);
+    /* No chunk: nobody's SDK knows what to do with it. And if all of the answer is like this,
+     * another provider may still give a better one. */
+    if (!cJSON_IsArray(json_get(root, "choices")))
+        return 0;
     return take_chunk(s, text, &reading, out);
 }
 

@@ -395,6 +395,29 @@ static void given_whole_answer_when_decoded_then_only_id_and_model_differ(void *
     buf_clear(&body);
 }
 
+static void given_events_that_are_no_chunks_when_decoded_then_left_out(void **state)
+{
+    static const char in[] =
+        "data: {\"ok\":true}\n\n"
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n"
+        "data: {\"type\":\"ping\"}\n\n"
+        "data: "
+        "{\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"
+        "data: [DONE]\n\n";
+    struct provider_config p = kit_provider("openai");
+    struct model_request req;
+    struct kit_answer a;
+
+    kit_parse(KIT_STREAM, &req);
+    kit_stream(&p, &req, in, sizeof(in) - 1, sizeof(in) - 1, &a);
+    assert_int_equal(a.rc, 0);
+    assert_string_equal(told(&a), "Hi");
+    assert_null(strstr(buf_text(&a.out), "ok"));
+    assert_null(strstr(buf_text(&a.out), "ping"));
+    kit_answer_clear(&a);
+    model_request_clear(&req);
+}
+
 struct whole_case {
     const char *file, *flavor;
     int rc;
@@ -547,6 +570,7 @@ int main(void)
         cmocka_unit_test(given_running_usage_when_the_client_asked_for_it_then_it_stays),
         cmocka_unit_test(given_cached_tokens_excluded_when_usage_is_read_then_added),
         cmocka_unit_test(given_whole_answer_when_decoded_then_only_id_and_model_differ),
+        cmocka_unit_test(given_events_that_are_no_chunks_when_decoded_then_left_out),
         cmocka_unit_test(given_each_whole_answer_when_decoded_then_in_openais_terms),
         cmocka_unit_test(given_whole_answer_without_usage_when_decoded_then_meter_has_its_text),
         cmocka_unit_test(given_whole_answer_for_a_stream_request_when_decoded_then_chunks),

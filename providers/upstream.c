@@ -527,6 +527,23 @@ static struct upstream *fail_start(struct error *e, int rc, const char *reason)
     return NULL;
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+struct upstream_target upstream_target_of(const struct provider_config *p, int64_t left_ms)
+{
+    return (struct upstream_target){.url = p->base_url,
+                                    .ca_bundle_file = p->ca_bundle_file,
+                                    .client_cert_file = p->client_cert_file,
+                                    .client_key_file = p->client_key_file,
+                                    .connect_ms = least(p->connect_ms, left_ms),
+                                    .first_byte_ms = least(p->first_byte_ms, left_ms),
+                                    .idle_ms = least(p->idle_ms, left_ms),
+                                    .total_ms = least(p->total_ms, left_ms)};
+}
+
 struct upstream *upstream_start(struct upstreams *pool, const struct upstream_target *target,
                                 struct buf *head, struct buf *body,
                                 const struct upstream_callbacks *callbacks, void *arg,

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/buf.h"
+#include "common/config.h"
 #include "common/counters.h"
 #include "common/error.h"
 #include "common/loop.h"
@@ -37,6 +38,9 @@ struct upstream_target {
     int64_t idle_ms;       /* between two reads of the body; not counted while paused */
     int64_t total_ms;
 };
+
+/* A provider's API, by its configuration; all of it at most left_ms. */
+struct upstream_target upstream_target_of(const struct provider_config *p, int64_t left_ms);
 
 struct upstream_callbacks {
     /* The final response head. Non-zero cancels and ends with that error. */

@@ -336,14 +336,7 @@ static const struct upstream_callbacks callbacks = {
 static int send_request(struct attempt *a, const char *token)
 {
     const struct provider_config *p = a->setup.provider;
-    struct upstream_target target = {.url = p->base_url,
-                                     .ca_bundle_file = p->ca_bundle_file,
-                                     .client_cert_file = p->client_cert_file,
-                                     .client_key_file = p->client_key_file,
-                                     .connect_ms = p->connect_ms,
-                                     .first_byte_ms = p->first_byte_ms,
-                                     .idle_ms = p->idle_ms,
-                                     .total_ms = p->total_ms};
+    const struct upstream_target target = upstream_target_of(p, p->total_ms);
     const struct upstream_call call = {.token = token,
                                        .request_id = a->setup.request_id,
                                        .files =

@@ -8,6 +8,7 @@
 #include "common/container.h"
 #include "common/log.h"
 #include "common/secret.h"
+#include "router/failure.h"
 
 #define BUDGET_ONE 100 /* a repeat, in hundredths of one */
 #define REPEAT_SHIFT_MAX 16
@@ -46,36 +47,6 @@ struct dispatch {
     bool is_starting, has_ended;
 };
 
-/* What a failure means for the others: its rank says which of several the client is told. */
-struct failure_class {
-    int number;
-    unsigned rank;
-    bool goes_on;      /* another candidate may do better */
-    bool may_repeat;   /* so may the same one, a little later */
-    bool is_providers; /* it counts against the target's breaker */
-    /* It is one account's: that gets no requests for so long, and another one of the same provider
-     * may do better at once. 0 = it is not. */
-    int64_t account_rest_ms;
-};
-
-static const struct failure_class FAILURE_CLASSES[] = {
-    {XR_EUNSUPPORTED, 1, true, false, false, 0},     {XR_ENOPROVIDER, 2, true, false, false, 0},
-    {XR_ECONTEXT, 3, true, false, false, 0},         {XR_EQUOTA, 4, true, false, false, 60000},
-    {XR_EUPSTREAMAUTH, 5, true, false, true, 30000}, {XR_EBUSY, 6, true, true, false, 1000},
-    {XR_ETIMEOUT, 7, true, false, true, 0},          {XR_EUPSTREAM, 8, true, true, true, 0},
-};
-
-/* What the client or the gateway is to blame for is told at once. */
-static const struct failure_class FINAL = {0, 9, false, false, false, 0};
-
-static const struct failure_class *class_of(int number)
-{
-    for (size_t i = 0; i < sizeof(FAILURE_CLASSES) / sizeof(FAILURE_CLASSES[0]); i++)
-        if (FAILURE_CLASSES[i].number == number)
-            return &FAILURE_CLASSES[i];
-    return &FINAL;
-}
-
 static struct loop *loop_of(const struct dispatch *d)
 {
     return d->dispatcher->engine->loop;
@@ -103,10 +74,17 @@ static int provider_index(const struct dispatch *d, size_t i)
 /* Remembers the failure if it tells more than those before; of equals the last. */
 static void remember(struct dispatch *d, const struct error *e, int64_t retry_after_ms)
 {
-    if (d->error.number != 0 && class_of(e->number)->rank < class_of(d->error.number)->rank)
+    if (d->error.number != 0 &&
+        failure_class_of(e->number)->rank < failure_class_of(d->error.number)->rank)
         return;
     d->error = *e;
     d->retry_after_ms = retry_after_ms;
+}
+
+/* Whether nobody else could do better. */
+static bool is_final(const struct dispatch *d)
+{
+    return d->error.number != 0 && failure_class_of(d->error.number)->is_final;
 }
 
 static void finish(struct dispatch *d, int rc)
@@ -176,7 +154,8 @@ static void judge(struct dispatch *d, int rc)
         /* Not beyond the return of another account. */
         target_close_for(t, now_ms, rest_ms > 0 && rest_ms < wait_ms ? rest_ms : wait_ms);
     }
-    if (breaker_note(&t->breaker, d->setup.config, rc < 0 && class_of(rc)->is_providers, now_ms))
+    if (breaker_note(&t->breaker, d->setup.config, rc < 0 && failure_class_of(rc)->is_providers,
+                     now_ms))
         note_state(d, t);
 }
 
@@ -184,13 +163,13 @@ static void judge(struct dispatch *d, int rc)
  * the provider's. */
 static bool rest_account(struct dispatch *d, int rc)
 {
-    int64_t rest_ms = class_of(rc)->account_rest_ms;
+    int64_t rest_ms = failure_class_of(rc)->account_rest_ms;
     int64_t asked_ms = attempt_retry_after_ms(d->attempt);
     struct target *t = target_of(d, d->current);
 
     if (rest_ms < asked_ms)
         rest_ms = asked_ms;
-    if (class_of(rc)->account_rest_ms == 0 ||
+    if (failure_class_of(rc)->account_rest_ms == 0 ||
         !queue_rest_account(d->dispatcher->engine->queues, &d->ticket, rest_ms))
         return false;
     log_request_event(rc == XR_EBUSY ? LOG_INFO : LOG_WARN, "account_rests", d->setup.request_id,
@@ -228,7 +207,7 @@ static void on_attempt_output(void *arg)
 static void on_attempt_end(void *arg, int rc, const struct error *e)
 {
     struct dispatch *d = arg;
-    const struct failure_class *class = class_of(rc);
+    const struct failure_class *class = failure_class_of(rc);
     struct candidate_try *try = &d->tries[d->current];
     /* The source of tokens repeats by itself. */
     bool may_repeat = class->may_repeat && attempt_was_sent(d->attempt);
@@ -414,7 +393,7 @@ static bool try_free_one(struct dispatch *d)
             continue;
         if (take_slot(d, i, 0) == 0 && begin(d, i))
             return true;
-        if (class_of(d->error.number) == &FINAL && d->error.number != 0)
+        if (is_final(d))
             return false;
     }
     return false;
@@ -499,13 +478,10 @@ static bool plan_repeat(struct dispatch *d)
 
 static void next_step(struct dispatch *d)
 {
-    bool is_final = d->error.number != 0 && class_of(d->error.number) == &FINAL;
-
-    if (!is_final && d->attempts < d->setup.config->retry_attempts &&
+    if (!is_final(d) && d->attempts < d->setup.config->retry_attempts &&
         (try_free_one(d) || wait_for_one(d)))
         return;
-    is_final = d->error.number != 0 && class_of(d->error.number) == &FINAL;
-    if (is_final || !plan_repeat(d)) {
+    if (is_final(d) || !plan_repeat(d)) {
         assert(d->error.number != 0); /* each that was not begun says why */
         finish(d, d->error.number);
     }

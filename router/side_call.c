@@ -98,18 +98,8 @@ static const struct upstream_callbacks callbacks = {
 
 static int send_request(struct side_call *c, const char *token)
 {
-    const struct provider_config *p = c->setup.provider;
     const struct upstream_call call = {.token = token, .request_id = c->setup.request_id};
-    int64_t left = left_ms(c);
-    struct upstream_target target = {.url = p->base_url,
-                                     .ca_bundle_file = p->ca_bundle_file,
-                                     .client_cert_file = p->client_cert_file,
-                                     .client_key_file = p->client_key_file,
-                                     .connect_ms = p->connect_ms < left ? p->connect_ms : left,
-                                     .first_byte_ms =
-                                         p->first_byte_ms < left ? p->first_byte_ms : left,
-                                     .idle_ms = p->idle_ms < left ? p->idle_ms : left,
-                                     .total_ms = left};
+    const struct upstream_target target = upstream_target_of(c->setup.provider, left_ms(c));
     struct upstream_request request;
     int rc;
 

@@ -41,7 +41,7 @@
   X(PATH,    log_access_file,          "log.access_file",          "",                0,       0,           no,  "off",      "access log, empty = standard output, \"off\" = none") \
   X(BYTES,   body_bytes,               "limits.body_bytes",        "16777216",        1024,    1073741824,  yes, "bytes",    "largest request body") \
   X(U32,     connections,              "limits.connections",       "4096",            16,      100000,      no,  "connections", "open client connections per worker") \
-  X(U32,     in_flight,                "limits.in_flight",         "2048",            1,       65536,       no,  "requests", "requests in flight per worker") \
+  X(U32,     in_flight,                "limits.in_flight",         "2048",            1,       65535,       no,  "requests", "requests in flight per worker") \
   X(U32,     keys,                     "limits.keys",              "10000",           16,      1000000,     no,  "keys",     "capacity of the key table") \
   X(U32,     models_max,               "limits.models",            "64",              1,       4096,        no,  "models",   "capacity for models in the statistics") \
   X(U32,     providers_max,            "limits.providers",         "16",              1,       256,         no,  "providers", "capacity for providers") \
@@ -66,6 +66,11 @@
   X(MS,      breaker_open_ms,          "breaker.open_ms",          "1000",            10,      600000,      yes, "ms",       "how long it is left alone before one request tries it again") \
   X(U32,     queue_length,             "queue.length",             "64",              0,       256,         yes, "requests", "that wait for a provider at its max_concurrent") \
   X(MS,      queue_wait_ms,            "queue.wait_ms",            "30000",           0,       600000,      yes, "ms",       "longest such wait") \
+  X(U32,     gateway_rpm,              "limits.gateway.rpm",       "0",               0,       4294967295,  yes, "requests per minute", "of all keys together; 0 = no limit") \
+  X(U32,     gateway_rpd,              "limits.gateway.rpd",       "0",               0,       4294967295,  yes, "requests per day", "of all keys together; 0 = no limit") \
+  X(U32,     gateway_tpm,              "limits.gateway.tpm",       "0",               0,       4294967295,  yes, "tokens per minute", "of all keys together; 0 = no limit") \
+  X(U32,     gateway_tpd,              "limits.gateway.tpd",       "0",               0,       4294967295,  yes, "tokens per day", "of all keys together; 0 = no limit") \
+  X(U32,     gateway_parallel,         "limits.gateway.parallel",  "0",               0,       4294967295,  yes, "requests", "at once, of all keys together; 0 = no limit") \
   X(U32,     targets_max,              "limits.targets",           "256",             1,       4096,        no,  "models",   "capacity for providers' models") \
   X(MS,      commit_ms,                "ledger.commit_ms",         "10",              1,       1000,        yes, "ms",       "longest wait before usage events are committed") \
   X(BYTES,   wal_bytes,                "ledger.wal_bytes",         "268435456",       16777216, 1099511627776, yes, "bytes",  "largest write-ahead log: from here on events wait in the spool until it can be emptied") \
@@ -115,6 +120,11 @@
   X(U32,     context_tokens,           "context_tokens",           "131072",          1,       100000000,   yes, "tokens",   "context length") \
   X(U32,     max_output_tokens,        "max_output_tokens",        "8192",            1,       10000000,    yes, "tokens",   "longest answer") \
   X(TEXT,    tokenizer,                "tokenizer",                "calibrated",      0,       0,           yes, "o200k_base|cl100k_base|calibrated|chars3", "how prompts are counted before the provider counts") \
+  X(U32,     rpm,                      "limits.rpm",               "0",               0,       4294967295,  yes, "requests per minute", "of all keys together; 0 = no limit") \
+  X(U32,     rpd,                      "limits.rpd",               "0",               0,       4294967295,  yes, "requests per day", "of all keys together; 0 = no limit") \
+  X(U32,     tpm,                      "limits.tpm",               "0",               0,       4294967295,  yes, "tokens per minute", "of all keys together; 0 = no limit") \
+  X(U32,     tpd,                      "limits.tpd",               "0",               0,       4294967295,  yes, "tokens per day", "of all keys together; 0 = no limit") \
+  X(U32,     parallel,                 "limits.parallel",          "0",               0,       4294967295,  yes, "requests", "at once, of all keys together; 0 = no limit") \
   X(TEXT,    strategy,                 "strategy",                 "priority",        0,       0,           yes, "priority|weighted|latency|cost|busy", "order among candidates of one priority")
 
 #define CANDIDATE_OPTIONS(X) \

@@ -9,6 +9,7 @@
 #include "common/json.h"
 #include "gateway/admission.h"
 #include "gateway/explain.h"
+#include "gateway/limiting.h"
 #include "gateway/metering.h"
 #include "gateway/relay.h"
 #include "gateway/replay.h"
@@ -20,6 +21,8 @@
 
 #define ANSWER_MAX (64 * 1024 * 1024) /* a plain answer, re-encoded; vectors are large */
 #define IGNORED_MAX 512
+#define RETRY_MAX_MS 60000    /* who would have to wait longer is told not to try again by itself */
+#define RUNNING_RETRY_MS 1000 /* nobody knows when a request that runs will end */
 
 struct chat {
     struct worker *worker;
@@ -30,6 +33,7 @@ struct chat {
     struct answer_identity identity;
     char id[sizeof("chatcmpl-") + USAGE_ID_TEXT_BYTES];
     struct metering metering;
+    struct limiting limiting;
     struct admission admission;
     struct inflight_row *row;  /* NULL until admitted */
     struct dispatch *dispatch; /* NULL before it begins and once it is over */
@@ -108,6 +112,7 @@ static void settle(struct chat *chat, enum usage_outcome outcome, const struct e
     if (atomic_load_explicit(&chat->row->state, memory_order_relaxed) != INFLIGHT_RUNNING)
         return;
     count_tokens(chat, outcome);
+    limiting_settle(&chat->limiting, event->tokens_input, event->tokens_output);
     event->outcome = (uint8_t)outcome;
     event->error = e == NULL ? 0 : e->number;
     event->http_status =
@@ -233,6 +238,8 @@ static void on_gone(struct http_request *request)
 
     metering_cancel(&chat->metering);   /* if it is still counted */
     admission_cancel(&chat->admission); /* if it still waits */
+    if (chat->row == NULL)
+        limiting_give_back(&chat->limiting);
     if (chat->dispatch == NULL)
         return;
     drop_dispatch(chat); /* the provider's connection is closed now, not later */
@@ -314,6 +321,7 @@ static void on_completed(struct http_request *request, bool delivered)
         settlement_release(&chat->worker->settlements, chat->row);
     }
     admission_cancel(&chat->admission);
+    limiting_give_back(&chat->limiting); /* of what never began */
     metering_clear(&chat->metering);
     end_replay(chat, NULL, false); /* of a client that left while it waited */
     unlink_chat(chat);
@@ -354,7 +362,7 @@ static void log_fields(const struct http_request *request, struct buf *out)
     json_put_field_u64(out, "attempts", event->attempt_count);
 }
 
-static bool is_limited(const struct chat *chat)
+static bool is_paid(const struct chat *chat)
 {
     return account_is_limited(chat->worker->setup->instance->accounts, chat->request->key.account);
 }
@@ -372,7 +380,7 @@ static void fill_row(struct chat *chat, struct inflight_row *row)
     usage_name_set(event->model, chat->route.candidates[0].model->id);
     replay_mark(chat->replay, event);
     row->reservation.account = key->account;
-    if (is_limited(chat))
+    if (is_paid(chat))
         row->reservation.amount_nano = metering_cost_at_most_nano(&chat->metering, &chat->route);
     event->tokens_input = chat->metering.prompt.tokens;
 }
@@ -427,6 +435,7 @@ static void refuse(struct chat *chat, const struct error *e)
     chat->request->error = *e;
     if (error_info(e->number)->http_status == 503)
         http_add_header(chat->request, "retry-after", "1");
+    limiting_give_back(&chat->limiting);
     metering_cancel(&chat->metering);
     admission_cancel(&chat->admission);
     end_replay(chat, NULL, false); /* before the answer: who repeats at once may run */
@@ -457,6 +466,33 @@ static void on_decided(struct admission *admission, int rc, struct error *e)
         refuse(chat, e);
 }
 
+/* The answer may be so long; embeddings have none. */
+static int64_t output_most(const struct chat *chat)
+{
+    int64_t asked = chat->parsed.max_tokens, most = chat->route.model->max_output_tokens;
+
+    if (chat->parsed.operation == OPERATION_EMBEDDINGS)
+        return 0;
+    return asked > 0 && asked < most ? asked : most;
+}
+
+static int take_limits(struct chat *chat, struct error *e)
+{
+    const struct limiting_request request = {.http = chat->request,
+                                             .model = chat->route.model,
+                                             .prompt_tokens = chat->metering.prompt.tokens,
+                                             .output_most = output_most(chat)};
+    int64_t wait_ms;
+    int rc = limiting_take(&chat->limiting, chat->worker, &request, e, &wait_ms);
+
+    if (rc == 0)
+        return 0;
+    chat->request->is_hopeless = wait_ms < 0 || wait_ms > RETRY_MAX_MS;
+    if (wait_ms >= 0)
+        add_retry_after(chat->request, e, wait_ms > 0 ? wait_ms : RUNNING_RETRY_MS);
+    return rc;
+}
+
 static void admit(struct chat *chat)
 {
     struct error e = {0};
@@ -464,6 +500,8 @@ static void admit(struct chat *chat)
 
     chat->admission.on_decided = on_decided;
     rc = admission_take(&chat->admission, chat->worker, &e);
+    if (rc == 0)
+        rc = take_limits(chat, &e);
     if (rc == 0) {
         fill_row(chat, chat->admission.row);
         rc = admission_reserve(&chat->admission, &e);
@@ -487,7 +525,9 @@ static void on_counted(struct metering *metering)
 static void count_prompt(struct chat *chat)
 {
     struct error e = {0};
-    int rc = metering_start(&chat->metering, &chat->route, is_limited(chat));
+    int rc =
+        metering_start(&chat->metering, &chat->route,
+                       is_paid(chat) || limiting_needs_tokens(chat->request, chat->route.model));
 
     if (rc == 0) {
         on_counted(&chat->metering);

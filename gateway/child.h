@@ -22,6 +22,7 @@
 #include "router/facts.h"
 #include "router/queue.h"
 #include "router/targets.h"
+#include "usage/limits.h"
 #include "usage/calibration.h"
 #include "usage/idempotency.h"
 #include "usage/keytable.h"
@@ -57,6 +58,7 @@ struct instance {
     struct targets_region *targets;
     struct queue_region *queue;
     struct facts_region *facts;
+    struct limits_region *limits;
     struct keytable_region *keys;
     struct token_lease_region *tokens;
 };

@@ -384,6 +384,7 @@ static size_t settle(struct child_process *p)
     }
     token_lease_reap(in->tokens, p->pid);
     queue_reap(in->queue, p->slot, p->children->wake_fds);
+    limits_reap(in->limits, p->slot);
     replay_reap(in, p->slot,
                 clock_now_at_ms() + p->children->config->answer_ttl_ms + IDEMPOTENCY_GRACE_MS);
     reaped = inflight_reap(in->inflight, p->slot, outbox_slot(in->outbox, p->slot), in->accounts,

@@ -10,6 +10,7 @@
 #include "gateway/auth.h"
 #include "gateway/framing.h"
 #include "gateway/httpd_private.h"
+#include "gateway/rate_headers.h"
 
 #define ANSWER_BUFFERED_MAX (16 * 1024) /* larger answers go in pieces, so that progress shows */
 #define STREAM_BLOCK 1024               /* libmicrohttpd's unused buffer of a chunked stream */
@@ -192,7 +193,8 @@ static struct MHD_Response *make_response(struct http_request *r)
     return response;
 }
 
-static enum MHD_Result add_headers(const struct http_request *r, struct MHD_Response *response)
+static enum MHD_Result add_headers(const struct httpd *h, const struct http_request *r,
+                                   struct MHD_Response *response)
 {
     enum MHD_Result ok = MHD_YES;
 
@@ -204,6 +206,8 @@ static enum MHD_Result add_headers(const struct http_request *r, struct MHD_Resp
         ok &= MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     for (size_t i = 0; i < r->header_count; i++)
         ok &= MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
+    if (r->listener != LISTENER_OPS)
+        ok &= rate_headers_add(response, h->setup.limits, &r->key);
     return ok;
 }
 
@@ -219,7 +223,7 @@ static enum MHD_Result queue_answer(struct httpd *h, struct http_request *r)
         return MHD_NO;
     r->queued = true;
     client_set_deadline(r->client, r->config->write_stall_ms);
-    if (add_headers(r, response) == MHD_YES)
+    if (add_headers(h, r, response) == MHD_YES)
         ok = MHD_queue_response(r->client->connection, r->status, response);
     MHD_destroy_response(response);
     return ok;
@@ -490,7 +494,7 @@ void http_answer_error(struct http_request *r, const struct error *e)
     r->error = *e;
     buf_init(&body, SIZE_MAX);
     error_encode(e, &body);
-    http_add_header(r, "x-should-retry", "%s", info->retry ? "true" : "false");
+    http_add_header(r, "x-should-retry", "%s", info->retry && !r->is_hopeless ? "true" : "false");
     if (body.err != 0) {
         /* Not even a message: an empty 500 is all that is left to say. */
         buf_clear(&body);

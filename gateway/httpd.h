@@ -22,6 +22,7 @@
 #include "common/loop.h"
 #include "usage/event.h"
 #include "usage/keytable.h"
+#include "usage/limits.h"
 
 struct httpd;  /* opaque */
 struct client; /* one connection; opaque */
@@ -94,6 +95,7 @@ struct http_request {
     size_t header_count;
     const char *content_type;
     struct buf answer;
+    bool is_hopeless; /* an error that no repeat mends, whatever its kind says */
     bool headers_seen, answered, queued, streaming, suspended, aborted, gone_told, close_after;
 };
 
@@ -101,6 +103,7 @@ struct httpd_setup { /* borrowed */
     struct loop *loop;
     struct counters *counters;
     const struct keytable_region *keys;
+    const struct limits_region *limits; /* of the keys, for the headers of answers */
     struct usage_id_state *ids;
     size_t slot;
     struct config *config; /* referenced by the server; httpd_set_config() replaces it */

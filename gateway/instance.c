@@ -57,6 +57,7 @@ static int create_public(struct instance *in, const char *name, const struct con
         targets_region_spec(config->targets_max, config->providers_max),
         queue_region_spec(config->providers_max),
         facts_region_spec(config->providers_max),
+        limits_region_spec(config->keys, config->models_max, slots),
     };
     int rc = shm_create(name, 0640, specs, sizeof(specs) / sizeof(specs[0]), start_id, &in->shm);
 
@@ -75,6 +76,7 @@ static int create_public(struct instance *in, const char *name, const struct con
     targets_region_init(region_at(in->shm, &specs[8]), config->targets_max, config->providers_max);
     queue_region_init(region_at(in->shm, &specs[9]), config->providers_max);
     facts_region_init(region_at(in->shm, &specs[10]), config->providers_max);
+    limits_region_init(region_at(in->shm, &specs[11]), config->keys, config->models_max, slots);
     return 0;
 }
 
@@ -108,6 +110,7 @@ static void find_regions(struct instance *in)
     in->targets = targets_region_get(in->shm);
     in->queue = queue_region_get(in->shm);
     in->facts = facts_region_get(in->shm);
+    in->limits = limits_region_get(in->shm);
     if (in->secret == NULL)
         return;
     in->keys = keytable_region_get(in->secret);

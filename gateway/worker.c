@@ -118,6 +118,7 @@ static int open_worker(struct worker *w)
         .loop = w->loop,
         .counters = w->counters,
         .keys = instance->keys,
+        .limits = instance->limits,
         .ids = inflight_ids(instance->inflight, setup->slot),
         .slot = setup->slot,
         .config = setup->config,

@@ -3,6 +3,7 @@
 set -eu
 missed=0
 "$1/tests/bench/reserve" || missed=1
+"$1/tests/bench/limits" || missed=1
 "$1/tests/bench/prompt" || missed=1
 "$1/tests/bench/adapters" || missed=1
 # A small ledger: its drain counts here, its reports in `make bench-ledger`.

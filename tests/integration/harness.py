@@ -312,9 +312,11 @@ class Gateway:
     def kill_all(self):
         """kill -9 of the master and everything below it."""
         pids = {self.process.pid, *self.living(), *(p["pid"] for p in self.processes())}
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # All at the same moment: none is to see that another one has gone, and end in good order.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         self.process.wait()
         # One that had just been forked is not in any list yet.
         wait_until(lambda: not self.kill_living(), 10, "the end of all processes")

@@ -41,6 +41,8 @@
   X(PATH,    log_access_file,          "log.access_file",          "",                0,       0,           no,  "off",      "access log, empty = standard output, \"off\" = none") \
   X(BYTES,   body_bytes,               "limits.body_bytes",        "16777216",        1024,    1073741824,  yes, "bytes",    "largest request body") \
   X(U32,     connections,              "limits.connections",       "4096",            16,      100000,      no,  "connections", "open client connections per worker") \
+  X(U32,     address_connections,      "limits.connections_per_address", "0",         0,       100000,      yes, "connections", "open client connections of one address (of IPv6 one /64) per worker, 0 = no limit") \
+  X(U32,     wrong_keys,               "limits.wrong_keys_per_minute", "60",          0,       1000000,     yes, "requests", "with a wrong API key that one address may send to one worker; further ones get 429, their connections are closed and the access log is spared, 0 = no limit") \
   X(U32,     in_flight,                "limits.in_flight",         "2048",            1,       65535,       no,  "requests", "requests in flight per worker") \
   X(U32,     keys,                     "limits.keys",              "10000",           16,      1000000,     no,  "keys",     "capacity of the key table") \
   X(U32,     models_max,               "limits.models",            "64",              1,       4096,        no,  "models",   "capacity for models in the statistics") \

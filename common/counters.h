@@ -38,6 +38,8 @@
   X(tokens_cached_total,               COUNTER, "tokens",       "Prompt tokens the provider had cached") \
   X(tokens_output_total,               COUNTER, "tokens",       "Completion tokens") \
   X(cost_nano_total,                   COUNTER, "nanocredits",  "Cost of settled requests") \
+  X(wrong_key_refusals_total,          COUNTER, "requests",     "Requests refused because their address had sent too many wrong API keys") \
+  X(address_refusals_total,            COUNTER, "connections",  "Connections closed at once because their address had too many") \
   X(rate_refusals_total,               COUNTER, "requests",     "Requests refused by a rate limit of their key, of the model or of the gateway") \
   X(credit_refusals_total,             COUNTER, "requests",     "Requests refused because a balance or spending limit did not cover them") \
   X(overrun_nano_total,                COUNTER, "nanocredits",  "Cost above what had been reserved for it") \

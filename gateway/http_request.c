@@ -94,6 +94,28 @@ static int find_endpoint(struct httpd *h, struct http_request *r, struct error *
                      (int)(len > 200 ? 200 : len), r->target, r->method, allow);
 }
 
+/* A right key is never refused for the wrong ones of its neighbours: it is looked up first. */
+static int refuse_key(struct httpd *h, struct http_request *r, int rc, struct error *e)
+{
+    int64_t wait_ms = 0;
+
+    counter_inc(&h->setup.counters->auth_failures_total);
+    if (rc == XR_EAUTH)
+        wait_ms = visitor_note_wrong_key(r->client->visitor, r->config->wrong_keys,
+                                         loop_now_ms(h->setup.loop));
+    if (wait_ms == 0) {
+        http_add_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+        return rc;
+    }
+    counter_inc(&h->setup.counters->wrong_key_refusals_total);
+    r->close_after = true;
+    r->is_quiet = true; /* a flood must not fill the log */
+    http_add_header(r, "retry-after", "%lld", (long long)(wait_ms + 999) / 1000);
+    http_add_header(r, "retry-after-ms", "%lld", (long long)wait_ms);
+    return error_set(e, XR_ERATELIMIT, NULL,
+                     "Too many requests with a wrong API key have come from this address.");
+}
+
 /* Everything that can be said before a byte of the body is read. */
 static int check_head(struct httpd *h, struct http_request *r, const char *version, struct error *e)
 {
@@ -121,11 +143,8 @@ static int check_head(struct httpd *h, struct http_request *r, const char *versi
     if (r->endpoint->needs_key) {
         rc = auth_check(h->setup.keys, headers.authorization, headers.authorization_len,
                         clock_now_at_ms(), &r->key, e);
-        if (rc < 0) {
-            counter_inc(&h->setup.counters->auth_failures_total);
-            http_add_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
-            return rc;
-        }
+        if (rc < 0)
+            return refuse_key(h, r, rc, e);
     }
     if (headers.has_length && headers.length > r->body.max)
         return error_set(e, XR_ETOOLARGE, NULL,
@@ -390,7 +409,8 @@ void on_request_completed(void *arg, struct MHD_Connection *connection, void **c
     }
     duration_us = clock_monotonic_us() - r->started_us;
     if (r->listener != LISTENER_OPS) {
-        log_request(r, delivered, duration_us);
+        if (!r->is_quiet)
+            log_request(r, delivered, duration_us);
         count_request(h->setup.counters, r, !delivered && (r->client->gone || is_departure(why)),
                       duration_us);
         h->open_requests--;

@@ -122,6 +122,7 @@ static void client_free(struct client *c)
     c->daemon->clients--;
     h->client_count--;
     counter_dec(&h->setup.counters->connections_open);
+    visitor_leave(c->visitor);
     free(c);
 }
 
@@ -350,20 +351,34 @@ static void accept_one(struct httpd *h, enum listener listener, int fd,
                        const struct sockaddr_storage *addr, socklen_t addr_len)
 {
     struct mhd_daemon *d = daemon_with_room(h, listener);
+    struct visitor *visitor = NULL;
     int one = 1;
 
-    if (d == NULL) {
+    if (listener != LISTENER_OPS) {
+        visitor = visitor_enter(h->visitors, addr, h->config->address_connections,
+                                loop_now_ms(h->setup.loop));
+        if (visitor == NULL)
+            counter_inc(&h->setup.counters->address_refusals_total);
+    }
+    if (d == NULL || (visitor == NULL && listener != LISTENER_OPS)) {
+        visitor_leave(visitor);
         (void)close(fd);
         return;
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* a hint, not a need */
     d->readable = true;
     if (MHD_add_connection(d->mhd, fd, (const struct sockaddr *)(const void *)addr, addr_len) !=
-        MHD_YES)
+        MHD_YES) {
+        visitor_leave(visitor);
         return; /* it closed the socket */
+    }
     /* The newest client is the head of the list: on_connection() ran inside the call above. */
-    if (h->clients != NULL && h->clients->fd == fd)
+    if (h->clients != NULL && h->clients->fd == fd) {
         format_peer(addr, h->clients->peer);
+        h->clients->visitor = visitor;
+    } else {
+        visitor_leave(visitor);
+    }
 }
 
 static void on_listener(struct event_source *src, uint32_t events)
@@ -488,6 +503,11 @@ int httpd_new(const struct httpd_setup *setup, struct httpd **out)
     *out = NULL;
     if (h == NULL)
         return -ENOMEM;
+    h->visitors = visitors_new();
+    if (h->visitors == NULL) {
+        free(h);
+        return -ENOMEM;
+    }
     h->setup = *setup;
     h->config = config_ref(setup->config);
     h->accept_timer.on_timer = on_accept_timer;
@@ -523,6 +543,7 @@ void httpd_free(struct httpd *h)
         h->daemons = d->next;
         daemon_free(d);
     }
+    visitors_free(h->visitors);
     config_unref(h->config);
     free(h);
 }

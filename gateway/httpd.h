@@ -95,6 +95,7 @@ struct http_request {
     size_t header_count;
     const char *content_type;
     struct buf answer;
+    bool is_quiet;    /* not for the access log */
     bool is_hopeless; /* an error that no repeat mends, whatever its kind says */
     bool headers_seen, answered, queued, streaming, suspended, aborted, gone_told, close_after;
 };

@@ -5,6 +5,7 @@
 #include <microhttpd.h>
 
 #include "gateway/httpd.h"
+#include "gateway/visitors.h"
 
 /* One libmicrohttpd daemon without a listener, and the connections it was given. */
 struct mhd_daemon {
@@ -32,6 +33,7 @@ struct client {
     struct http_request *request; /* the one being served, NULL = idle */
     struct client *next, *prev;
     int fd;
+    struct visitor *visitor;
     bool gone; /* the peer closed its side */
     char peer[46];
 };
@@ -49,6 +51,7 @@ struct httpd {
     struct config *config;
     struct mhd_daemon *daemons;
     struct client *clients; /* all open connections */
+    struct visitors *visitors;
     struct accept_source accept[LISTENER_COUNT];
     struct timer accept_timer; /* after EMFILE or at the connection limit */
     size_t client_count;
